@@ -1,0 +1,21 @@
+"""The one way in which this package refuses input."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class InputError(ValueError):
+    """Input that is refused before any work; the message says what was given, what is allowed, what to do."""
+
+
+def nearest(name: str, allowed: Iterable[str]) -> str:
+    """Return a hint naming the allowed word closest to `name`, or listing all of them.
+
+    >>> nearest("altmim", ["altmin", "spectral"])
+    "did you mean 'altmin'?"
+    """
+    words = sorted(allowed)
+    close = difflib.get_close_matches(name, words, n=1, cutoff=0.6)
+    return f"did you mean {close[0]!r}?" if close else f"allowed: {', '.join(words) or 'nothing'}."

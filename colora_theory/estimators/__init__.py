@@ -1,0 +1,5 @@
+"""Estimators by name: `get("altmin")(rank=5).fit(data, rng)`; one file per family."""
+
+from colora_theory.estimators.base import Estimator, Fit, all, get, names, register
+
+__all__ = ["Estimator", "Fit", "all", "get", "names", "register"]

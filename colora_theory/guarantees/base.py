@@ -1,0 +1,185 @@
+"""What a guarantee is: a theorem that can be asked whether it applies, what it claims, and where it comes from."""
+
+from __future__ import annotations
+
+import inspect
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, Final, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from colora_theory.errors import InputError, nearest
+from colora_theory.problem import Problem
+from colora_theory.registry import Registry
+
+if TYPE_CHECKING:
+    from colora_theory.data import Dataset
+    from colora_theory.truth import Truth
+
+#: What a claim is worth: identity (exact in expectation), certificate (holds for every realised data set),
+#: bound (holds with a stated probability or in expectation, constants explicit), rate (published up to an
+#: unspecified constant), prediction (sharp but unproved for this structure).
+KINDS: Final = ("identity", "certificate", "bound", "rate", "prediction")
+#: How observation and claim compare: observed ≤ claim (upper), ≥ (lower), = (equality), a threshold in a
+#: problem field (threshold), or a log-log exponent (slope).
+SIDES: Final = ("upper", "lower", "equality", "threshold", "slope")
+
+
+@dataclass(frozen=True)
+class Hypothesis:
+    """One condition of a theorem, checked on one problem."""
+
+    name: str
+    holds: bool
+    message: str
+
+    def __bool__(self) -> bool:
+        return self.holds
+
+
+class Guarantee:
+    """Base of all guarantees. The docstring of a subclass *is* the theorem.
+
+    A subclass sets the class attributes and implements `conditions` and one or both of
+
+    - `formula(problem)`: the claim as a function of the problem alone;
+    - `realised(problem, truth, data, fit)`: the claim for one realised trial (`per_trial = True`).
+      `fit` is only an estimate to be judged; no guarantee ever calls an estimator.
+
+    Attributes
+    ----------
+    name : plain words joined by underscores.
+    kind, side : one of KINDS and SIDES.
+    metric : the metric the claim speaks about ("parameter_error", …).
+    estimators : names of the estimators the claim speaks about; empty for "any estimator".
+    source : paper, arXiv id and theorem, or the section of docs/theory.md that proves it.
+    tag : how well a published statement was verified ("V", "V2", "R 85"); empty for what is proved here.
+    conservative : what is lost in the claim; empty for an exact one.
+    expectation : True when the claim is about the mean over trials, False when about single trials.
+    failure_probability : for a bound on single trials, the probability η with which it may fail.
+    per_trial : True when the claim needs the realised data (evaluated inside the trial).
+    """
+
+    name: ClassVar[str]
+    kind: ClassVar[str]
+    side: ClassVar[str]
+    source: ClassVar[str]
+    metric: str = "parameter_error"
+    estimators: tuple[str, ...] = ()
+    tag: ClassVar[str] = ""
+    conservative: ClassVar[str] = ""
+    expectation: ClassVar[bool] = True
+    failure_probability: float = 0.0
+    per_trial: ClassVar[bool] = False
+
+    @property
+    def statement(self) -> str:
+        """The theorem, from the docstring."""
+        return inspect.cleandoc(type(self).__doc__ or "")
+
+    @property
+    def title(self) -> str:
+        """The theorem's first line."""
+        return self.statement.partition("\n")[0]
+
+    def conditions(self, problem: Problem) -> list[Hypothesis]:
+        """Return the theorem's conditions, each checked on `problem`."""
+        raise NotImplementedError(f"{type(self).__name__} does not implement conditions.")
+
+    def formula(self, problem: Problem) -> float:
+        """Return the claim for `problem`, whose hypotheses are known to hold."""
+        raise InputError(
+            f"guarantee {self.name!r} speaks about a realised data set; pass truth=, data= (and fit=)."
+        )
+
+    def realised(self, problem: Problem, truth: Truth, data: Dataset, fit: Any = None) -> float:
+        """Return the claim for one realised trial."""
+        return self.formula(problem)
+
+    def hypotheses(self, problem: Problem) -> list[Hypothesis]:
+        """Return every hypothesis with its verdict on `problem`."""
+        return self.conditions(problem)
+
+    def applies(self, problem: Problem) -> bool:
+        """Whether all hypotheses hold for `problem`."""
+        return all(bool(h) for h in self.hypotheses(problem))
+
+    def value(
+        self,
+        problem: Problem,
+        *,
+        truth: Truth | None = None,
+        data: Dataset | None = None,
+        fit: Any = None,
+        **fields: Any,
+    ) -> Any:
+        """Return the claimed number.
+
+        With `truth` and `data`: the claim for that realised trial. With arrays for problem fields, for example
+        `value(problem, num_users=np.arange(5, 200))`: an array of their broadcast shape. Where a hypothesis
+        fails the value is NaN: outside its hypotheses a theorem claims nothing.
+        """
+        if fields:
+            return self._grid(problem, fields)
+        if not self.applies(problem):
+            return float("nan")
+        if truth is not None and data is not None:
+            return float(self.realised(problem, truth, data, fit))
+        return float(self.formula(problem))
+
+    def _grid(self, problem: Problem, fields: dict[str, Any]) -> NDArray[np.float64]:
+        arrays = np.broadcast_arrays(*(np.asarray(values) for values in fields.values()))
+        out = np.empty(arrays[0].shape)
+        for index in np.ndindex(out.shape):
+            changes = {name: array[index].item() for name, array in zip(fields, arrays, strict=True)}
+            try:
+                out[index] = self.value(problem.replace(**changes))
+            except InputError:  # an impossible problem, such as a rank above dim_in: nothing is claimed there
+                out[index] = np.nan
+        return out
+
+
+def least(check: Any, low: int, high: int = 10**12) -> int:
+    """Return the least integer in [low, high] at which the monotone `check` holds; raise InputError if none.
+
+    >>> least(lambda n: n * n >= 50, 1)
+    8
+    """
+    if not check(high):
+        raise InputError(f"no value up to {high} satisfies the condition.")
+    while low < high:
+        middle = (low + high) // 2
+        if check(middle):
+            high = middle
+        else:
+            low = middle + 1
+    return low
+
+
+_registry: Registry[Guarantee] = Registry("colora_theory.guarantees", "guarantee")
+names = _registry.names
+all_guarantees = _registry.all
+
+G = TypeVar("G", bound=type[Guarantee])
+
+
+def register(cls: G) -> G:
+    """Class decorator: make a guarantee available under its `name`."""
+    _registry.register(cls.name, cls())
+    return cls
+
+
+def get(name: str, **settings: Any) -> Guarantee:
+    """Return the guarantee `name`; `settings` replace its class-level settings (metric, failure_probability)."""
+    guarantee = _registry.get(name)
+    if not settings:
+        return guarantee
+    allowed = {"metric", "estimators", "failure_probability"}
+    for key in settings:
+        if key not in allowed:
+            raise InputError(f"guarantee {name!r} has no setting {key!r}; {nearest(key, allowed)}")
+    fresh = type(guarantee)()
+    for key, value in settings.items():
+        setattr(fresh, key, value)
+    return fresh
