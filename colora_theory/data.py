@@ -1,0 +1,287 @@
+"""Dataset: what estimators see. Covariates, responses, counts and the known pretrained weight."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from colora_theory.errors import InputError
+from colora_theory.linalg import Array, bartlett
+from colora_theory.problem import Problem
+from colora_theory.truth import Truth
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Dataset:
+    """Many users' regressions in one block; shorter users are padded by zero rows, which least squares ignores.
+
+    Attributes
+    ----------
+    covariates : shape (num_users, m, dim_in); sensing: (num_users, m, dim_in, dim_out).
+    responses : shape (num_users, m, dim_out); sensing: (num_users, m).
+    counts : samples behind each user's rows, shape (num_users,). With sufficient rows m does not grow with them.
+    pretrained : known weight W_0, shape (dim_in, dim_out); None means zero.
+    sufficient : whether the rows are sufficient statistics instead of samples.
+    """
+
+    covariates: Array
+    responses: Array
+    counts: NDArray[np.int64]
+    pretrained: Array | None = None
+    sufficient: bool = False
+
+    @property
+    def design(self) -> str:
+        """Either "regression" or "sensing"."""
+        return "regression" if self.covariates.ndim == 3 else "sensing"
+
+    @property
+    def num_users(self) -> int:
+        return len(self.covariates)
+
+    @property
+    def dim_in(self) -> int:
+        return self.covariates.shape[2]
+
+    @property
+    def dim_out(self) -> int:
+        return self.responses.shape[2] if self.design == "regression" else self.covariates.shape[3]
+
+    @property
+    def num_observations(self) -> int:
+        """Scalar responses behind the data set."""
+        return int(self.counts.sum()) * (self.dim_out if self.design == "regression" else 1)
+
+    @classmethod
+    def from_arrays(
+        cls, covariates: Sequence[Any], responses: Sequence[Any], *, pretrained: Any = None
+    ) -> Dataset:
+        """Build a data set from a person's own arrays, one pair per user.
+
+        Parameters
+        ----------
+        covariates : user i's array of shape (n_i, dim_in), or (n_i, dim_in, dim_out) for sensing.
+        responses : shape (n_i,) or (n_i, dim_out); sensing: (n_i,).
+        pretrained : known weight W_0, shape (dim_in, dim_out), or (dim_in,) when dim_out is 1.
+
+        Raises InputError, naming the user, for shapes that do not fit and for values that are not finite.
+        """
+        if len(covariates) == 0:
+            raise InputError("covariates must hold at least one user's array, got none.")
+        if len(covariates) != len(responses):
+            raise InputError(
+                f"covariates and responses must list the same users, got {len(covariates)} and {len(responses)}."
+            )
+        xs = [_finite("covariates", i, x) for i, x in enumerate(covariates)]
+        ys = [_finite("responses", i, y) for i, y in enumerate(responses)]
+        shape = xs[0].shape[1:]
+        if xs[0].ndim not in (2, 3) or 0 in shape:
+            raise InputError(
+                "covariates of user 0 must have shape (n, dim_in) or (n, dim_in, dim_out) with at least one "
+                f"input, got {xs[0].shape}."
+            )
+        sensing = xs[0].ndim == 3
+        if not sensing:
+            ys = [y[:, None] if y.ndim == 1 else y for y in ys]
+        for i, (x, y) in enumerate(zip(xs, ys, strict=True)):
+            if x.shape[1:] != shape:
+                raise InputError(
+                    f"covariates of user {i} must have shape (n, {', '.join(map(str, shape))}) like user 0's, "
+                    f"got {x.shape}."
+                )
+            if y.shape != (len(x), *ys[0].shape[1:]) or (sensing and y.ndim != 1):
+                raise InputError(
+                    f"responses of user {i} must have shape {(len(x), *ys[0].shape[1:])} to match the covariates "
+                    f"(sensing: one number per row), got {y.shape}."
+                )
+        counts = np.array([len(x) for x in xs], dtype=np.int64)
+        if counts.max() == 0:
+            raise InputError("at least one user must have a sample, got none; add rows.")
+        block = np.zeros((len(xs), counts.max(), *shape))
+        answers = np.zeros((len(xs), counts.max(), *ys[0].shape[1:]))
+        for i, (x, y) in enumerate(zip(xs, ys, strict=True)):
+            block[i, : len(x)], answers[i, : len(y)] = x, y
+        if answers.ndim == 3 and answers.shape[2] == 0:
+            raise InputError("responses must have at least one output, got dim_out = 0.")
+        dim_out = shape[1] if sensing else answers.shape[2]
+        w0 = None
+        if pretrained is not None:
+            w0 = _finite("pretrained", None, pretrained)
+            w0 = w0[:, None] if w0.ndim == 1 else w0
+            if w0.shape != (shape[0], dim_out):
+                raise InputError(f"pretrained must have shape {(shape[0], dim_out)}, got {w0.shape}.")
+        return cls(covariates=block, responses=answers, counts=counts, pretrained=w0)
+
+    def residual_responses(self) -> Array:
+        """Responses less the predictions of the known pretrained weight, shape as `responses`."""
+        if self.pretrained is None:
+            return self.responses
+        return self.responses - predict(self.covariates, self.pretrained)
+
+    def split(self, parts: int, rng: np.random.Generator | None = None) -> list[Dataset]:
+        """Divide every user's samples into independent parts of (nearly) equal size.
+
+        Rows are dealt in turn. Sufficient rows [X Y] = T of n samples are split exactly too: the samples are
+        H T with H Haar on the Stiefel manifold and independent of T, so the parts are F_j T with
+        F_j = G_j R⁻¹, G_j the triangular factors of independent Gaussian matrices with n_j rows and
+        RᵀR = Σ G_jᵀG_j; only this needs `rng`.
+        """
+        if not self.sufficient:
+            rows = [slice(j, None, parts) for j in range(parts)]
+            return [
+                Dataset(
+                    covariates=self.covariates[:, take],
+                    responses=self.responses[:, take],
+                    counts=(self.counts + parts - 1 - j) // parts,
+                    pretrained=self.pretrained,
+                )
+                for j, take in enumerate(rows)
+            ]
+        if rng is None:
+            raise InputError("splitting sufficient rows draws random numbers; pass rng.")
+        k, m = self.covariates.shape[:2]
+        shares = [(self.counts + parts - 1 - j) // parts for j in range(parts)]
+        factors = [bartlett(rng, share, m) for share in shares]
+        total = np.linalg.cholesky(sum(g.swapaxes(1, 2) @ g for g in factors)).swapaxes(1, 2)
+        table = np.concatenate([self.covariates.reshape(k, m, -1), self.responses.reshape(k, m, -1)], axis=2)
+        table = np.linalg.solve(total, table)
+        out = []
+        for factor, share in zip(factors, shares, strict=True):
+            rows_of_part = factor @ table
+            width = rows_of_part.shape[2] - int(np.prod(self.responses.shape[2:], dtype=int))
+            out.append(
+                Dataset(
+                    covariates=rows_of_part[:, :, :width].reshape(self.covariates.shape),
+                    responses=rows_of_part[:, :, width:].reshape(self.responses.shape),
+                    counts=share,
+                    pretrained=self.pretrained,
+                    sufficient=True,
+                )
+            )
+        return out
+
+    def take(self, users: Any) -> Dataset:
+        """Return the data of some users (indices, slice or mask)."""
+        return Dataset(
+            covariates=self.covariates[users],
+            responses=self.responses[users],
+            counts=self.counts[users],
+            pretrained=self.pretrained,
+            sufficient=self.sufficient,
+        )
+
+
+def predict(covariates: Array, weights: Array) -> Array:
+    """Noiseless responses, shape (k, m, p) or (k, m), of weights of shape (k, d, p) or (d, p)."""
+    if covariates.ndim == 3:
+        return np.matmul(covariates, weights)
+    k, m = covariates.shape[:2]
+    flat = weights.reshape(*weights.shape[:-2], -1, 1)
+    return np.matmul(covariates.reshape(k, m, -1), flat)[..., 0]
+
+
+def _finite(what: str, user: int | None, value: Any) -> Array:
+    where = what if user is None else f"{what} of user {user}"
+    try:
+        array = np.asarray(value, dtype=float)
+    except (TypeError, ValueError):
+        raise InputError(f"{where} must be an array of numbers, got {type(value).__name__}.") from None
+    if array.ndim == 0:
+        raise InputError(f"{where} must be an array, got the single value {value!r}.")
+    if not np.isfinite(array).all():
+        raise InputError(f"{where} must be finite, got NaN or infinity; remove or impute those rows.")
+    return array
+
+
+def covariance_factor(problem: Problem) -> Array | None:
+    """Return L with Cov(x) = LᵀL, shape (dim_in, dim_in); None when the covariance is the identity."""
+    d = problem.dim_in
+    if problem.covariates == "ar1":
+        assert problem.covariate_parameter is not None
+        return np.linalg.cholesky(
+            problem.covariate_parameter ** np.abs(np.subtract.outer(np.arange(d), np.arange(d)))
+        ).T
+    if problem.covariates == "power_law":
+        assert problem.covariate_parameter is not None
+        spectrum = np.arange(1.0, d + 1) ** -problem.covariate_parameter
+        return np.diag(np.sqrt(spectrum * (d / spectrum.sum())))
+    return None
+
+
+def sample_data(problem: Problem, truth: Truth, rng: np.random.Generator) -> Dataset:
+    """Draw covariates and responses for `truth` under `problem`'s design, sampling and noise."""
+    counts = np.array(problem.counts, dtype=np.int64)
+    draw = _sufficient if problem.sampling == "sufficient" else _rows
+    covariates, responses = draw(problem, truth, counts, rng)
+    return Dataset(
+        covariates=covariates,
+        responses=responses,
+        counts=counts,
+        pretrained=truth.pretrained,
+        sufficient=problem.sampling == "sufficient",
+    )
+
+
+def _shape(problem: Problem) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Trailing shapes of one covariate and of one response."""
+    d, p = problem.dim_in, problem.dim_out
+    return ((d,), (p,)) if problem.design == "regression" else ((d, p), ())
+
+
+def _colour(covariates: Array, factor: Array | None) -> None:
+    """Turn isotropic covariates into correlated ones, user by user in place."""
+    if factor is None:
+        return
+    for block in covariates:
+        block[...] = block @ factor if block.ndim == 2 else factor.T @ block
+
+
+def _rows(
+    problem: Problem, truth: Truth, counts: NDArray[np.int64], rng: np.random.Generator
+) -> tuple[Array, Array]:
+    (one_x, one_y), k, m = _shape(problem), problem.num_users, int(counts.max())
+    x = np.empty((k, m, *one_x))
+    if problem.covariates == "student_t":
+        freedom = problem.covariate_parameter
+        assert freedom is not None
+        x[...] = rng.standard_t(freedom, x.shape)
+        x *= math.sqrt((freedom - 2.0) / freedom)
+    elif problem.covariates == "rademacher":
+        rng.random(out=x)
+        x -= 0.5
+        np.copysign(1.0, x, out=x)
+    else:
+        rng.standard_normal(out=x)
+        _colour(x, covariance_factor(problem))
+    y = predict(x, truth.weights)
+    if truth.intercepts is not None:
+        y += truth.intercepts[:, None, :]
+    if problem.noise_std:
+        y += problem.noise_std * rng.standard_normal((k, m, *one_y))
+    for i in np.flatnonzero(counts < m):
+        x[i, counts[i] :] = 0.0
+        y[i, counts[i] :] = 0.0
+    return x, y
+
+
+def _sufficient(
+    problem: Problem, truth: Truth, counts: NDArray[np.int64], rng: np.random.Generator
+) -> tuple[Array, Array]:
+    """Effective rows [R; 0] and [R W + σG; σE]: R and E are the triangular factors of the covariates and of the
+    residuals, so that XᵀX, XᵀY and YᵀY have their exact joint law.
+    """
+    (one_x, one_y), k, q = _shape(problem), problem.num_users, problem.num_features
+    outputs = math.prod(one_y)
+    x = np.zeros((k, q + outputs, *one_x))
+    x[:, :q] = bartlett(rng, counts, q).reshape(k, q, *one_x)
+    _colour(x, covariance_factor(problem))
+    y = predict(x, truth.weights)
+    if problem.noise_std:
+        noise = np.concatenate([rng.standard_normal((k, q, outputs)), bartlett(rng, counts - q, outputs)], axis=1)
+        y += problem.noise_std * noise.reshape(y.shape)
+    return x, y

@@ -1,0 +1,115 @@
+"""Small exact tools: orthonormal factors, subspace distances, batched least squares."""
+
+from __future__ import annotations
+
+from typing import TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array: TypeAlias = NDArray[np.float64]
+
+#: Above this condition number of a Gram matrix a user's least squares goes through the SVD instead.
+_GRAM_CONDITION_LIMIT = 1e8
+
+
+def haar(rng: np.random.Generator, rows: int, columns: int) -> Array:
+    """Draw a Haar-distributed matrix with orthonormal columns, shape (rows, columns)."""
+    q, r = np.linalg.qr(rng.standard_normal((rows, columns)))
+    return q * np.copysign(1.0, np.diagonal(r))  # QR alone fixes signs, which is not Haar
+
+
+def orthonormal(matrix: Array) -> Array:
+    """Return an orthonormal basis of the column space, shape as `matrix` (QR)."""
+    return np.linalg.qr(matrix)[0]
+
+
+def _missed(estimate: Array, target: Array) -> Array:
+    """Part of the target subspace outside the estimated one; exact down to rounding, no arccos."""
+    e, t = orthonormal(np.asarray(estimate, float)), orthonormal(np.asarray(target, float))
+    outside = t - e @ (e.T @ t)
+    return outside - e @ (e.T @ outside)
+
+
+def subspace_distance(estimate: Array, target: Array) -> float:
+    """Return ‖(I − ÛÛᵀ)U‖, the sine of the largest principal angle, in [0, 1].
+
+    Parameters
+    ----------
+    estimate, target : shape (dim, rank) and (dim, rank'), columns spanning the subspaces (any basis). With
+        different ranks the value says how much of the target is missed.
+
+    >>> subspace_distance(np.eye(3)[:, :1], np.eye(3)[:, 1:2])
+    1.0
+    """
+    return min(1.0, float(np.linalg.norm(_missed(estimate, target), 2)))
+
+
+def subspace_distance_fro(estimate: Array, target: Array) -> float:
+    """Return ‖(I − ÛÛᵀ)U‖_F: root of the summed squared sines of the principal angles."""
+    return float(np.linalg.norm(_missed(estimate, target)))
+
+
+def least_squares(features: Array, targets: Array) -> tuple[Array, NDArray[np.bool_]]:
+    """Solve many small least-squares problems at once; minimum norm where a problem is rank deficient.
+
+    Parameters
+    ----------
+    features : shape (k, m, q).
+    targets : shape (k, m, t).
+
+    Returns
+    -------
+    solution : shape (k, q, t).
+    deficient : shape (k,), True where the features do not have full column rank.
+
+    Normal equations with one step of refinement (Björck's corrected semi-normal equations); a problem whose
+    Gram matrix is badly conditioned goes through the SVD.
+    """
+    transposed = features.swapaxes(1, 2)
+    gram, right = transposed @ features, transposed @ targets
+    deficient = np.zeros(len(features), dtype=bool)
+    try:
+        inverse = np.linalg.inv(gram)
+        with np.errstate(over="ignore", invalid="ignore"):
+            condition = np.abs(gram).sum(1).max(1) * np.abs(inverse).sum(1).max(1)
+        hard = np.flatnonzero(~(condition < _GRAM_CONDITION_LIMIT))
+        if len(hard) == 0:
+            solution = inverse @ right
+            solution += inverse @ (transposed @ (targets - features @ solution))
+            return solution, deficient
+        easy = np.setdiff1d(np.arange(len(features)), hard)
+        solution = np.zeros_like(right)
+        if len(easy):
+            solution[easy], _ = least_squares(features[easy], targets[easy])
+    except np.linalg.LinAlgError:  # some Gram matrix is exactly singular
+        solution, hard = np.zeros_like(right), np.arange(len(features))
+    solution[hard], deficient[hard] = minimum_norm(features[hard], targets[hard])
+    return solution, deficient
+
+
+def minimum_norm(features: Array, targets: Array) -> tuple[Array, NDArray[np.bool_]]:
+    """As `least_squares`, by the singular value decomposition: slower, accurate at any conditioning."""
+    q = features.shape[2]
+    if features.shape[1] == 0:
+        return np.zeros((len(features), q, targets.shape[2])), np.ones(len(features), dtype=bool)
+    left, values, right = np.linalg.svd(features, full_matrices=False)
+    cutoff = max(features.shape[1:]) * np.finfo(float).eps * values[:, :1]
+    keep = values > cutoff
+    scaled = np.divide(1.0, values, out=np.zeros_like(values), where=keep)
+    solution = right.swapaxes(1, 2) @ (scaled[:, :, None] * (left.swapaxes(1, 2) @ targets))
+    return solution, keep.sum(1) < q
+
+
+def bartlett(rng: np.random.Generator, degrees: NDArray[np.int64], dim: int) -> Array:
+    """Draw the triangular QR factors of Gaussian matrices with `degrees[i]` rows and `dim` columns.
+
+    Returns shape (k, dim, dim), upper triangular: χ_{n−j} on the diagonal, N(0, 1) above (Bartlett 1933). Rows
+    beyond n are zero when n < dim. The cost does not depend on n.
+    """
+    freedom = np.asarray(degrees)[:, None] - np.arange(dim)
+    factor = np.triu(rng.standard_normal((len(freedom), dim, dim)), 1)
+    diagonal = np.sqrt(rng.chisquare(np.maximum(freedom, 1)))
+    factor[:, np.arange(dim), np.arange(dim)] = diagonal
+    factor *= (freedom > 0)[:, :, None]
+    return factor
