@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from colora_theory.errors import InputError
     from colora_theory.linalg import subspace_distance
     from colora_theory.problem import Problem
-    from colora_theory.store import Results
+    from colora_theory.results import Results
     from colora_theory.study import Study
     from colora_theory.sweep import run
     from colora_theory.truth import Truth, sample_truth
@@ -27,7 +27,7 @@ _HOMES = {
     "Dataset": "data",
     "InputError": "errors",
     "Problem": "problem",
-    "Results": "store",
+    "Results": "results",
     "Study": "study",
     "Truth": "truth",
     "Verdict": "verdicts",

@@ -10,6 +10,10 @@ class InputError(ValueError):
     """Input that is refused before any work; the message says what was given, what is allowed, what to do."""
 
 
+class EngineError(RuntimeError):
+    """The machinery that computes is gone (not merely one worker); what is stored stays stored."""
+
+
 def nearest(name: str, allowed: Iterable[str]) -> str:
     """Return a hint naming the allowed word closest to `name`, or listing all of them.
 

@@ -1,0 +1,220 @@
+"""The command line. Thin: every command calls one function of the package, imported when it is needed."""
+
+from __future__ import annotations
+
+import json
+import signal
+import sqlite3
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import click
+
+from colora_theory.errors import InputError
+
+if TYPE_CHECKING:
+    from colora_theory.results import Results
+
+DONE, VIOLATED, REFUSED, TOO_MANY_FAILURES, INTERRUPTED = 0, 1, 2, 3, 130
+
+as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+run_folder = click.argument("run", type=click.Path(path_type=Path))
+
+
+class Commands(click.Group):
+    """Turns what can go wrong into one sentence and an exit code."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        from colora_theory.errors import EngineError
+
+        try:
+            return super().invoke(ctx)
+        except (InputError, EngineError, sqlite3.Error) as error:
+            click.echo(f"Error: {error}", err=True)
+            ctx.exit(REFUSED)
+        except KeyboardInterrupt:
+            click.echo("interrupted; everything finished so far is stored, the same command resumes.", err=True)
+            ctx.exit(INTERRUPTED)
+
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(package_name="colora_theory")
+def main() -> None:
+    """A theory lab for collaborative low-rank adaptation.
+
+    Exit codes: 0 done; 1 a verdict is violated, or a trial is not reproduced; 2 refused: usage, study or files;
+    3 finished with more failed trials than allowed; 130 interrupted (the same command resumes).
+    """
+
+
+@main.command()
+@click.argument("study", type=click.Path(path_type=Path))
+@click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override, e.g. run.trials=400.")
+@click.option("--jobs", default=1, show_default=True, help="Worker processes; -1: one per core.")
+@click.option("--out", type=click.Path(path_type=Path), help="Folder of the results [default: runs/NAME].")
+@click.option("--shard", metavar="I/N", help="Run only part I of N; merge the parts afterwards.")
+@click.option("--quick", is_flag=True, help="Run the study's short form.")
+@click.option("--backend", default="loky", show_default=True, help="loky, dask, or inline (for debugging).")
+@click.option("--scheduler", metavar="ADDRESS", help="Dask scheduler, e.g. tcp://127.0.0.1:8786.")
+@click.option("--accept-version", is_flag=True, help="Resume although package versions have changed.")
+@click.option("--figures", type=click.Path(path_type=Path), help="Folder of the figures [default: OUT/figures].")
+@click.option("--no-plot", is_flag=True, help="Draw nothing.")
+@click.option("--quiet", is_flag=True, help="Tell no progress.")
+@as_json
+@click.pass_context
+def run(
+    ctx: click.Context,
+    /,
+    study: Path,
+    overrides: Sequence[str],
+    jobs: int,
+    out: Path | None,
+    figures: Path | None,
+    quick: bool,
+    no_plot: bool,
+    quiet: bool,
+    as_json: bool,
+    **options: Any,
+) -> None:
+    """Run the study file STUDY, or resume it, and draw its figures."""
+    from colora_theory.study import Study
+    from colora_theory.sweep import run as sweep
+
+    signal.signal(signal.SIGTERM, _terminate)
+    results = sweep(Study.from_toml(study, overrides, quick=quick), out, n_jobs=jobs, quiet=quiet, **options)
+    drawn = [] if no_plot else _draw(results, figures)
+    rows, failed = results.counts()
+    if as_json:
+        report = {"study": results.study.name, "out": str(results.path), "rows": rows, "failed": failed}
+        click.echo(json.dumps({**report, "figures": [str(path) for path in drawn]}))
+    else:
+        click.echo(f"results: {results.path} ({rows} rows, {failed} failed)")
+        for path in drawn:
+            click.echo(f"figure:  {path}")
+    if failed:
+        for text, count in results.failure_messages():
+            click.echo(f"{count} × {text}", err=True)
+    if failed > results.study.run.allowed_failures(rows):
+        ctx.exit(TOO_MANY_FAILURES)
+
+
+def _terminate(signum: int, frame: Any) -> NoReturn:
+    """A batch system's SIGTERM is an interruption like Ctrl-C."""
+    raise KeyboardInterrupt
+
+
+def _draw(results: Results, folder: Path | None) -> list[Path]:
+    if not results.study.figures:
+        return []
+    from colora_theory.plots import draw
+
+    drawn: list[Path] = draw(results, folder or results.path / "figures")
+    return drawn
+
+
+@main.command()
+@run_folder
+@as_json
+def status(run: Path, as_json: bool) -> None:
+    """Tell how far RUN (a folder, or a copy of its store) is: done, failed, missing, Monte Carlo errors, time."""
+    from colora_theory.status import status as state
+    from colora_theory.status import told
+
+    click.echo(json.dumps(state(run)) if as_json else told(state(run)))
+
+
+@main.command()
+@run_folder
+@as_json
+@click.pass_context
+def check(ctx: click.Context, run: Path, as_json: bool) -> None:
+    """Compare the results in RUN with the study's guarantees; exit 1 if one is violated."""
+    from colora_theory.results import Results
+    from colora_theory.verdicts import check as verdicts
+
+    found = verdicts(Results.open(run))
+    if as_json:
+        click.echo(json.dumps([{"status": v.status, "text": str(v)} for v in found]))
+    else:
+        for verdict in found:
+            click.echo(str(verdict))
+        if not found:
+            click.echo("the study states no guarantee.")
+    if any(v.status == "violated" for v in found):
+        ctx.exit(VIOLATED)
+
+
+@main.command()
+@run_folder
+@click.option("--figures", type=click.Path(path_type=Path), help="Folder of the figures [default: RUN/figures].")
+@as_json
+def plot(run: Path, figures: Path | None, as_json: bool) -> None:
+    """Draw the figures of the study in RUN."""
+    from colora_theory.results import Results
+
+    results = Results.open(run)
+    if not results.study.figures:
+        raise InputError(f"the study {results.study.name!r} asks for no figure; add a [[figure]] to it.")
+    drawn = [str(path) for path in _draw(results, figures)]
+    click.echo(json.dumps(drawn) if as_json else "\n".join(drawn))
+
+
+@main.command()
+@click.argument("runs", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option("--out", default="report.html", show_default=True, type=click.Path(path_type=Path), help="Page.")
+def report(runs: Sequence[Path], out: Path) -> None:
+    """Write one self-contained HTML page about finished studies."""
+    from colora_theory.report import write
+    from colora_theory.results import Results
+
+    write([Results.open(path) for path in runs], out)
+    click.echo(str(out))
+
+
+@main.command()
+@click.argument("name", required=False)
+@as_json
+def guarantees(name: str | None, as_json: bool) -> None:
+    """List the guarantees, or print the full statement of NAME."""
+    from colora_theory import guarantees as registry
+
+    if name is not None:
+        g = registry.get(name)
+        about = {"name": g.name, "kind": g.kind, "source": g.source, "metric": g.metric, "statement": g.statement}
+        text = f"{g.name} ({g.kind})\nsource: {g.source}\nmetric: {g.metric}\n\n{g.statement}"
+        click.echo(json.dumps(about) if as_json else text)
+        return
+    entries = [[g.name, g.kind, g.source, g.title] for g in registry.all()]
+    _list(["name", "kind", "source", "statement"], entries, as_json)
+
+
+@main.command()
+@click.argument("name", required=False)
+@as_json
+def estimators(name: str | None, as_json: bool) -> None:
+    """List the estimators, or describe NAME."""
+    from colora_theory import estimators as registry
+
+    if name is not None:
+        cls = registry.get(name)
+        about = {"name": cls.name, "parameters": list(cls.parameters()), "text": (cls.__doc__ or "").strip()}
+        text = f"{cls.name}\nparameters: {', '.join(cls.parameters()) or 'none'}\n\n{about['text']}"
+        click.echo(json.dumps(about) if as_json else text)
+        return
+    entries = [[e.name, ", ".join(e.parameters()), e.summary()] for e in registry.all()]
+    _list(["name", "parameters", "method"], entries, as_json)
+
+
+def _list(head: list[str], entries: list[list[Any]], as_json: bool) -> None:
+    from colora_theory.status import table
+
+    if as_json:
+        click.echo(json.dumps([dict(zip(head, entry, strict=True)) for entry in entries]))
+    else:
+        click.echo("\n".join(table(head, entries)))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
