@@ -203,9 +203,8 @@ def covariance_factor(problem: Problem) -> Array | None:
     d = problem.dim_in
     if problem.covariates == "ar1":
         assert problem.covariate_parameter is not None
-        return np.linalg.cholesky(
-            problem.covariate_parameter ** np.abs(np.subtract.outer(np.arange(d), np.arange(d)))
-        ).T
+        lags = np.abs(np.subtract.outer(np.arange(d), np.arange(d)))
+        return np.linalg.cholesky(np.asarray(problem.covariate_parameter**lags, dtype=float)).T
     if problem.covariates == "power_law":
         assert problem.covariate_parameter is not None
         spectrum = np.arange(1.0, d + 1) ** -problem.covariate_parameter

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TypeAlias
 
 import numpy as np
@@ -99,6 +100,40 @@ def minimum_norm(features: Array, targets: Array) -> tuple[Array, NDArray[np.boo
     scaled = np.divide(1.0, values, out=np.zeros_like(values), where=keep)
     solution = right.swapaxes(1, 2) @ (scaled[:, :, None] * (left.swapaxes(1, 2) @ targets))
     return solution, keep.sum(1) < q
+
+
+def conjugate_gradients(
+    normal: Callable[[Array], Array], right: Array, weight: Array, tol: float
+) -> tuple[Array, bool]:
+    """Solve normal(P) = right for P of shape (dim, r), preconditioned by P ↦ P weight⁻¹.
+
+    `weight` is the Gram matrix that the normal operator has on average over isotropic covariates, which makes
+    the condition number depend on (unknowns / observations) alone. Starting from zero, the iterates stay in the
+    range of the operator: the minimum-norm solution (in the preconditioned norm) when it is singular.
+    """
+    values, vectors = np.linalg.eigh(weight)
+    keep = values > max(values[-1], 0.0) * len(values) * np.finfo(float).eps
+    singular = not keep.all()
+    inverse = (vectors[:, keep] / values[keep]) @ vectors[:, keep].T
+    solution = np.zeros_like(right)
+    residual = right.copy()
+    direction = residual @ inverse
+    size = start = float(np.vdot(residual, direction))
+    for _ in range(2 * right.size + 10):
+        if size <= max(tol, 1e-15) ** 2 * start:
+            break
+        image = normal(direction)
+        curvature = float(np.vdot(direction, image))
+        if curvature <= 1e-14 * float(np.vdot(direction, direction @ weight)):
+            singular = True
+            break
+        step = size / curvature
+        solution += step * direction
+        residual -= step * image
+        preconditioned = residual @ inverse
+        size, old = float(np.vdot(residual, preconditioned)), size
+        direction = preconditioned + (size / old) * direction
+    return solution, singular
 
 
 def bartlett(rng: np.random.Generator, degrees: NDArray[np.int64], dim: int) -> Array:

@@ -1,0 +1,227 @@
+"""The kernel of every shared-subspace method: W_i = U C_i Vᵀ on one data set, one pass over the data a product.
+
+A pass walks over blocks of users small enough for the cache and does everything with a block while it is there:
+no temporary is ever as large as the data. Sensing is regression on vec(A_ij) with a single response, so both
+designs share every line but the features of the cores.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from colora_theory.data import Dataset
+from colora_theory.errors import InputError
+from colora_theory.linalg import Array, conjugate_gradients, least_squares, orthonormal
+
+#: Bytes of covariates handled at a time: a share of the second-level cache.
+_BLOCK_BYTES = 1 << 19
+
+
+@dataclass(frozen=True, eq=False)
+class Point:
+    """One point (U, V) with its optimal cores: what a single pass over the data yields.
+
+    Attributes
+    ----------
+    cores : shape (k, r1, r2), least squares given U and V.
+    moments : X_iᵀ(residual of user i), shape (k, d, p).
+    objective : sum of squared residuals of all users.
+    deficient : shape (k,), users whose core is not unique.
+    """
+
+    u: Array
+    v: Array
+    cores: Array
+    moments: Array
+    objective: float
+    deficient: Array
+
+
+class SharedModel:
+    """Products of the model with one data set; the pretrained weight is subtracted once."""
+
+    def __init__(self, data: Dataset) -> None:
+        self.k, self.d, self.p = data.num_users, data.dim_in, data.dim_out
+        self.regression = data.design == "regression"
+        m = data.covariates.shape[1]
+        self.x = data.covariates.reshape(self.k, m, -1)
+        self.y = data.residual_responses().reshape(self.k, m, -1)
+        self.counts = data.counts.astype(float)
+        self.num_observations = data.num_observations
+        step = max(1, _BLOCK_BYTES // max(1, self.x[0].nbytes))
+        self._blocks = [slice(i, min(i + step, self.k)) for i in range(0, self.k, step)]
+
+    def blocks(self) -> Iterator[slice]:
+        """Blocks of users that fit in the cache."""
+        return iter(self._blocks)
+
+    # --- products ---------------------------------------------------------------------------------------
+
+    def features(self, block: slice, u: Array, v: Array) -> Array:
+        """Features of the cores' least squares: X_iU, or rows vec(UᵀA_ijV) for sensing."""
+        x = self.x[block]
+        if self.regression:
+            return x @ u
+        k, m = x.shape[:2]
+        inner = (x.reshape(-1, self.p) @ v).reshape(k, m, self.d, -1)
+        return np.matmul(u.T, inner).reshape(k, m, -1)
+
+    def predictions(self, block: slice, weights: Array) -> Array:
+        """Noiseless responses of weights of shape (k, d, columns), or (k, d, p) for sensing."""
+        part = weights[block]
+        return self.x[block] @ (part if self.regression else part.reshape(len(part), -1, 1))
+
+    def moments(self, block: slice, residual: Array) -> Array:
+        """X_iᵀ r_i as matrices, shape (k, d, columns of r) or (k, d, p) for sensing."""
+        product = np.matmul(residual.swapaxes(1, 2), self.x[block])
+        return product.swapaxes(1, 2) if self.regression else product.reshape(-1, self.d, self.p)
+
+    def evaluate(self, u: Array, v: Array, ridge: float = 0.0) -> Point:
+        """Best cores given (U, V), with residual moments and objective, in one pass; `ridge` shrinks the cores."""
+        r1, r2 = u.shape[1], v.shape[1]
+        cores = np.empty((self.k, r1, r2))
+        moments = np.empty((self.k, self.d, self.p))
+        deficient = np.zeros(self.k, dtype=bool)
+        objective = 0.0
+        for block in self.blocks():
+            features, y = self.features(block, u, v), self.y[block]
+            targets = y @ v if self.regression else y
+            if ridge:
+                solution = _ridge(features, targets, ridge)
+            else:
+                solution, deficient[block] = least_squares(features, targets)
+            fitted = features @ solution
+            residual = y - (fitted @ v.T if self.regression else fitted)
+            cores[block] = solution.reshape(-1, r1, r2)
+            moments[block] = self.moments(block, residual)
+            objective += float(np.vdot(residual, residual))
+        return Point(u, v, cores, moments, objective, deficient)
+
+    def residual_moments(self, weights: Array) -> tuple[Array, float]:
+        """Residual moments and objective of given weights, in one pass."""
+        moments = np.empty((self.k, self.d, self.p))
+        objective = 0.0
+        for block in self.blocks():
+            residual = self.y[block] - self.predictions(block, weights)
+            moments[block] = self.moments(block, residual)
+            objective += float(np.vdot(residual, residual))
+        return moments, objective
+
+    def normal(self, weights: Array) -> Array:
+        """X_iᵀX_i applied to every user's weights, shape (k, d, columns), in one pass."""
+        out = np.empty_like(weights)
+        for block in self.blocks():
+            out[block] = self.moments(block, self.predictions(block, weights))
+        return out
+
+    # --- block steps ------------------------------------------------------------------------------------
+
+    def solve_input(self, cores: Array, v: Array, moments: Array, tol: float) -> tuple[Array, bool]:
+        """Change of U that minimises the objective for fixed cores and V; `tol` is the relative residual.
+
+        Returns the change, shape (d, r1), and whether the normal equations turned out singular.
+        """
+        right = np.tensordot(moments @ v, cores, axes=([0, 2], [0, 2]))
+
+        def normal(change: Array) -> Array:
+            if self.regression:  # V is orthonormal: its p outputs reduce to r2
+                image = self.normal(change @ cores)
+            else:
+                image = self.normal(np.matmul(change @ cores, v.T)) @ v
+            return np.tensordot(image, cores, axes=([0, 2], [0, 2]))
+
+        weight = np.tensordot(self.counts, cores @ cores.swapaxes(1, 2), axes=1)
+        return conjugate_gradients(normal, right, weight, tol)
+
+    def solve_output(self, u: Array, cores: Array, v: Array, tol: float) -> tuple[Array, float, bool]:
+        """New V (not orthonormal), the objective before the step, and whether it was singular."""
+        if self.regression:
+            rank = v.shape[1]
+            gram, right, objective = np.zeros((rank, rank)), np.zeros((self.p, rank)), 0.0
+            for block in self.blocks():
+                fitted, y = self.features(block, u, v) @ cores[block], self.y[block]
+                gram += np.tensordot(fitted, fitted, axes=([0, 1], [0, 1]))
+                residual = y - fitted @ v.T
+                right += np.tensordot(residual, fitted, axes=([0, 1], [0, 1]))
+                objective += float(np.vdot(residual, residual))
+            change, _, found, _ = np.linalg.lstsq(gram, right.T, rcond=None)
+            return v + change.T, objective, int(found) < rank
+        moments, objective = self.residual_moments(np.matmul(u @ cores, v.T))
+        side = u @ cores
+        right_side: Array = np.tensordot(moments, side, axes=([0, 1], [0, 1]))
+
+        def normal(change: Array) -> Array:
+            return np.tensordot(self.normal(np.matmul(side, change.T)), side, axes=([0, 1], [0, 1]))
+
+        weight = np.tensordot(self.counts, side.swapaxes(1, 2) @ side, axes=1)
+        change, singular = conjugate_gradients(normal, right_side, weight, tol)
+        return v + change, objective, singular
+
+
+def _ridge(features: Array, targets: Array, penalty: float) -> Array:
+    transposed = features.swapaxes(1, 2)
+    return np.linalg.solve(transposed @ features + penalty * np.eye(features.shape[2]), transposed @ targets)
+
+
+def resolve_rank(rank: int | tuple[int, int] | None, data: Dataset) -> tuple[int, int]:
+    """Return (rank_in, rank_out), refusing ranks that the data's shape excludes."""
+    if rank is None:
+        raise InputError("rank must be given for this estimator: one integer, or (rank_in, rank_out).")
+    pair = (rank, min(rank, data.dim_out)) if isinstance(rank, int | np.integer) else tuple(rank)
+    if len(pair) != 2 or any(isinstance(r, bool) or not isinstance(r, int | np.integer) for r in pair):
+        raise InputError(f"rank must be one integer or (rank_in, rank_out), got {rank!r}.")
+    r1, r2 = int(pair[0]), int(pair[1])
+    if not 1 <= r2 <= data.dim_out:
+        raise InputError(f"rank_out must lie between 1 and dim_out = {data.dim_out}, got {r2}.")
+    most = min(data.dim_in, data.num_users * r2)
+    if not 1 <= r1 <= most:
+        raise InputError(
+            f"rank must lie between 1 and min(dim_in, num_users * rank_out) = {most}, got {r1}; lower rank."
+        )
+    if r2 > data.num_users * r1:
+        raise InputError(f"rank_out must be at most num_users * rank = {data.num_users * r1}, got {r2}.")
+    return r1, r2
+
+
+def given_start(
+    input_subspace: Array, output_subspace: Array | None, rank: tuple[int, int], data: Dataset
+) -> tuple[Array, Array]:
+    """Orthonormalise a start that the caller gives; V may be left out when it spans the whole output space."""
+    if output_subspace is None:
+        if rank[1] < data.dim_out:
+            raise InputError("output_subspace must be given with input_subspace when rank_out < dim_out.")
+        output_subspace = np.eye(data.dim_out)
+    pairs = (("input_subspace", input_subspace, data.dim_in), ("output_subspace", output_subspace, data.dim_out))
+    for (name, matrix, dim), r in zip(pairs, rank, strict=True):
+        if np.shape(matrix) != (dim, r):
+            raise InputError(f"{name} must have shape {(dim, r)}, got {np.shape(matrix)}.")
+        if not np.isfinite(matrix).all() or np.linalg.matrix_rank(matrix) < r:
+            raise InputError(f"{name} must be finite with {r} independent columns; orthonormalise it first.")
+    return orthonormal(input_subspace), orthonormal(output_subspace)
+
+
+def degrees_of_freedom(model: SharedModel, cores: Array) -> int:
+    """Free parameters of the shared model: r1(d − r1) + r2(p − r2) + k r1 r2."""
+    _, r1, r2 = cores.shape
+    return r1 * (model.d - r1) + r2 * (model.p - r2) + model.k * r1 * r2
+
+
+def statistical_error(model: SharedModel, point: Point) -> float:
+    """Large-sample root mean square (Frobenius) distance of the estimated subspaces, from the residuals.
+
+    σ̂² [(d − r1) tr(Σ n_i C_iC_iᵀ)⁻¹ + (p − r2) tr(Σ n_i C_iᵀC_i)⁻¹]; 0 when no observation is left over to
+    estimate σ² from.
+    """
+    cores = point.cores
+    left = model.num_observations - degrees_of_freedom(model, cores)
+    if left <= 0:
+        return 0.0
+    inputs = np.tensordot(model.counts, cores @ cores.swapaxes(1, 2), axes=1)
+    spread = (model.d - cores.shape[1]) * np.trace(np.linalg.pinv(inputs))
+    if cores.shape[2] < model.p:
+        outputs = np.tensordot(model.counts, cores.swapaxes(1, 2) @ cores, axes=1)
+        spread += (model.p - cores.shape[2]) * np.trace(np.linalg.pinv(outputs))
+    return float(np.sqrt(point.objective / left * spread))

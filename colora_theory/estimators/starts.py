@@ -1,0 +1,90 @@
+"""Starting subspaces: spectral (method of moments) and random."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import numpy as np
+import scipy.linalg
+
+from colora_theory.data import Dataset
+from colora_theory.errors import InputError
+from colora_theory.estimators.shared_model import SharedModel
+from colora_theory.linalg import Array, haar
+
+STARTS: Final = ("split_half", "second_moment", "random")
+
+
+def leading(moment: Array, rank: int) -> Array:
+    """Eigenvectors of the `rank` largest eigenvalues, shape (dim, rank); the identity when they are all."""
+    dim = len(moment)
+    if rank == dim:
+        return np.eye(dim)
+    return scipy.linalg.eigh(moment, subset_by_index=(dim - rank, dim - 1), check_finite=False)[1][:, ::-1]
+
+
+def start(data: Dataset, rank: tuple[int, int], kind: str, rng: np.random.Generator | None) -> tuple[Array, Array]:
+    """Return starting subspaces U, shape (dim_in, rank_in), and V, shape (dim_out, rank_out)."""
+    if kind == "random":
+        return random_start(data, rank, rng)
+    return split_half(data, rank, rng) if kind == "split_half" else second_moment(data, rank)
+
+
+def split_half(
+    data: Dataset, rank: tuple[int, int], rng: np.random.Generator | None = None
+) -> tuple[Array, Array]:
+    """Top eigenvectors of Σ_i n_i (B_i B̃_iᵀ + B̃_i B_iᵀ)/2, B_i and B̃_i the two halves' X_iᵀY_i/n_i.
+
+    Unbiased for Σ_i n_i W_iW_iᵀ under isotropic covariates, whatever the noise. In the regression design V comes
+    from Σ Y_iᵀY_i, whose noise is isotropic, and the responses are projected on it first.
+    """
+    halves = [SharedModel(part) for part in data.split(2, rng)]
+    first, second = (_cross(half) / np.sqrt(np.maximum(half.counts, 1.0))[:, None, None] for half in halves)
+    v = np.eye(data.dim_out)
+    if rank[1] < data.dim_out:
+        if data.design == "regression":
+            v = leading(_response_moment(halves), rank[1])
+            first, second = first @ v, second @ v
+        else:
+            right = np.tensordot(first, second, axes=([0, 1], [0, 1]))
+            v = leading(right + right.T, rank[1])
+    left = np.tensordot(first, second, axes=([0, 2], [0, 2]))
+    return leading(left + left.T, rank[0]), v
+
+
+def second_moment(data: Dataset, rank: tuple[int, int]) -> tuple[Array, Array]:
+    """Top eigenvectors of Σ ‖y‖² x xᵀ and Σ y yᵀ (sensing: Σ y² A Aᵀ and Σ y² AᵀA); needs samples."""
+    if data.sufficient:
+        raise InputError(
+            "start = 'second_moment' needs samples, got sufficient rows; use start = 'split_half' or 'random'."
+        )
+    model = SharedModel(data)
+    left, right = np.zeros((model.d, model.d)), np.zeros((model.p, model.p))
+    for block in model.blocks():
+        scaled = model.x[block] * np.sqrt((model.y[block] ** 2).sum(2))[:, :, None]
+        stack = scaled.reshape(-1, model.d, 1 if model.regression else model.p)
+        left += np.tensordot(stack, stack, axes=([0, 2], [0, 2]))
+        if not model.regression:
+            right += np.tensordot(stack, stack, axes=([0, 1], [0, 1]))
+    if model.regression:
+        right = _response_moment([model])
+    return leading(left, rank[0]), leading(right, rank[1])
+
+
+def random_start(data: Dataset, rank: tuple[int, int], rng: np.random.Generator | None) -> tuple[Array, Array]:
+    """Haar-distributed subspaces."""
+    if rng is None:
+        raise InputError("a random start draws random numbers; pass rng.")
+    u = haar(rng, data.dim_in, rank[0])
+    return u, np.eye(data.dim_out) if rank[1] == data.dim_out else haar(rng, data.dim_out, rank[1])
+
+
+def _cross(model: SharedModel) -> Array:
+    """X_iᵀY_i as matrices, shape (k, d, p)."""
+    return np.concatenate([model.moments(block, model.y[block]) for block in model.blocks()])
+
+
+def _response_moment(models: list[SharedModel]) -> Array:
+    """Σ Y_iᵀY_i, shape (p, p)."""
+    total: Array = sum(np.tensordot(m.y, m.y, axes=([0, 1], [0, 1])) for m in models)  # type: ignore[assignment]
+    return total
