@@ -174,6 +174,94 @@ def report(runs: Sequence[Path], out: Path) -> None:
 
 
 @main.command()
+@click.argument("shards", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder of the merged results.")
+@click.option("--accept-version", is_flag=True, help="Merge although package versions differ.")
+@as_json
+def merge(shards: Sequence[Path], out: Path, accept_version: bool, as_json: bool) -> None:
+    """Put the results of several SHARDS of one study into one folder. May be repeated."""
+    from colora_theory.merge import merge as join
+
+    rows, failed = join(shards, out, accept_version=accept_version).counts()
+    found = {"out": str(out), "rows": rows, "failed": failed}
+    click.echo(json.dumps(found) if as_json else f"results: {out} ({rows} rows, {failed} failed)")
+
+
+@main.command()
+@run_folder
+@click.option("--out", type=click.Path(path_type=Path), help="File, .csv or .parquet [default: CSV to stdout].")
+@click.option(
+    "--table",
+    "kind",
+    type=click.Choice(["frame", "summary", "failures", "guarantee_values"]),
+    default="frame",
+    show_default=True,
+    help="Every trial, means per cell, the failed trials, or the claims evaluated inside trials.",
+)
+def export(run: Path, out: Path | None, kind: str) -> None:
+    """Write the results in RUN as a table."""
+    from colora_theory.export import write
+    from colora_theory.results import Results
+
+    write(Results.open(run), kind, out, sys.stdout)
+
+
+@main.command()
+@click.argument("file", type=click.Path(path_type=Path))
+@click.option("--template", default="recovery", show_default=True, help="recovery, phase or comparison.")
+def init(file: Path, template: str) -> None:
+    """Write a commented study file to start from."""
+    from colora_theory.templates import write
+
+    write(file, template)
+    click.echo(f"{file}; run it with: colora-theory run {file}")
+
+
+@main.command()
+@click.argument("study", type=click.Path(path_type=Path))
+@click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override, e.g. run.trials=400.")
+@click.option("--jobs", default=1, show_default=True, help="Worker processes to plan for.")
+@click.option("--pilot", default=5, show_default=True, type=click.IntRange(2, 1000), help="Trials per cell.")
+@click.option("--quick", is_flag=True, help="Plan the study's short form.")
+@as_json
+def plan(study: Path, overrides: Sequence[str], jobs: int, pilot: int, quick: bool, as_json: bool) -> None:
+    """Run a short pilot of STUDY and tell the trials needed, the time and the memory. Stores nothing."""
+    from colora_theory.plan import plan as extrapolate
+    from colora_theory.plan import told
+    from colora_theory.study import Study
+
+    found = extrapolate(Study.from_toml(study, overrides, quick=quick), pilot=pilot, n_jobs=jobs)
+    click.echo(json.dumps(found) if as_json else told(found))
+
+
+@main.command()
+@run_folder
+@click.option("--cell", required=True, help="Id of the cell, or its beginning, as status prints it.")
+@click.option("--trial", required=True, type=click.IntRange(0), help="Number of the trial, from 0.")
+@as_json
+@click.pass_context
+def reproduce(ctx: click.Context, /, run: Path, cell: str, trial: int, as_json: bool) -> None:
+    """Run one trial of RUN again and compare it with the stored row; exit 1 if it differs.
+
+    Bitwise on the machine and versions of the run, to 1e-6 (relative) elsewhere.
+    """
+    from colora_theory.reproduce import reproduce as again
+    from colora_theory.results import Results
+
+    found = again(Results.open(run), cell, trial)
+    if as_json:
+        click.echo(json.dumps(found))
+    else:
+        for entry in found:
+            word = ("identical" if entry["exact"] else "equal to 1e-6") if entry["same"] else "DIFFERENT"
+            click.echo(f"{entry['estimator']}: {word}")
+            for name, value in entry["stored"].items():
+                click.echo(f"  {name}: stored {value}, again {entry['again'].get(name)}")
+    if not all(entry["same"] for entry in found):
+        ctx.exit(VIOLATED)
+
+
+@main.command()
 @click.argument("name", required=False)
 @as_json
 def guarantees(name: str | None, as_json: bool) -> None:

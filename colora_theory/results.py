@@ -35,7 +35,7 @@ class Results:
             self._table, self._source = meta(connection, "study"), meta(connection, "source")
             self.manifest: dict[str, Any] = meta(connection, "manifest") or {}
             self.quick = bool(meta(connection, "quick"))
-            self._columns = value_columns(connection)
+            self.columns = value_columns(connection)
             self._cells = dict(connection.execute("SELECT key, id FROM cell").fetchall())
             self._estimators = dict(connection.execute("SELECT key, id FROM estimator").fetchall())
         if self._table is None:
@@ -172,14 +172,14 @@ class Results:
         """
         import pandas as pd
 
-        stored = [c.partition(":")[2] for c in self._columns if c.startswith("guarantee:")]
+        stored = [c.partition(":")[2] for c in self.columns if c.startswith("guarantee:")]
         if name is not None and name not in stored:
             raise InputError(f"no values of guarantee {name!r} are stored; stored: {', '.join(stored) or 'none'}.")
         out = []
         with self._connection() as connection:
             for guarantee in stored if name is None else [name]:
                 observed = f"observed:{guarantee}"
-                second = quoted(observed) if observed in self._columns else "NULL"
+                second = quoted(observed) if observed in self.columns else "NULL"
                 query = (
                     f"SELECT trial, {quoted('guarantee:' + guarantee)}, {second}, status FROM trial "
                     "WHERE cell = ? AND estimator = ? ORDER BY trial"
@@ -200,7 +200,7 @@ class Results:
             key = (self._cells.get(cell.id), self._estimators.get(spec.label), trial)
             query = "SELECT * FROM trial WHERE cell = ? AND estimator = ? AND trial = ?"
             found = connection.execute(query, key).fetchone()
-        return None if found is None else (found[3], found[4], dict(zip(self._columns, found[5:], strict=True)))
+        return None if found is None else (found[3], found[4], dict(zip(self.columns, found[5:], strict=True)))
 
     @cached_property
     def _labels(self) -> dict[int, str]:
@@ -218,6 +218,18 @@ class Results:
             for cell, estimator, name, n, mean, m2 in connection.execute("SELECT * FROM tally"):
                 out.setdefault((ids[cell], self._labels[estimator]), {})[name] = (n, mean, m2)
         return out
+
+    def blocks(self, size: int) -> Iterator[list[tuple[Any, ...]]]:
+        """Yield all rows in blocks: (cell id, label, trial, status, message, *numbers as in `columns`)."""
+        query = (
+            "SELECT cell.key, estimator.key, trial.trial, status, message"
+            + "".join(f", {quoted(name)}" for name in self.columns)
+            + " FROM trial JOIN cell ON cell.id = trial.cell JOIN estimator ON estimator.id = trial.estimator"
+        )
+        with self._connection() as connection:
+            cursor = connection.execute(query)
+            while block := cursor.fetchmany(size):
+                yield block
 
     def counts(self) -> tuple[int, int]:
         """Return the numbers of stored rows and of failures among them."""

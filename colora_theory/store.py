@@ -218,6 +218,22 @@ class Writer:
         key = (self.cells[cell], self.estimators[estimator], trials.start, trials.stop)
         return [value for (value,) in self.connection.execute(query, key)]
 
+    def recount(self) -> None:
+        """Compute the tally afresh from the rows (inside the running transaction)."""
+        execute = self.connection.execute
+        execute("DELETE FROM tally")
+        execute(
+            "INSERT INTO tally SELECT cell, estimator, 'status:' || status, count(*), 0.0, 0.0 FROM trial "
+            "GROUP BY cell, estimator, status"
+        )
+        for name in map(quoted, self._columns):
+            execute(
+                f"INSERT INTO tally SELECT t.cell, t.estimator, ?, count(*), m, sum(({name} - m) * ({name} - m)) "
+                f"FROM trial t JOIN (SELECT cell, estimator, avg({name}) AS m FROM trial GROUP BY 1, 2) a "
+                f"ON a.cell = t.cell AND a.estimator = t.estimator WHERE {name} IS NOT NULL GROUP BY 1, 2",
+                (name[1:-1],),
+            )
+
     def close(self) -> None:
         """Commit, fold the write-ahead log into the file, release the lock."""
         try:

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 import hashlib
 import itertools
 import json
-import re
 import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -17,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 from colora_theory import estimators, guarantees, metrics
 from colora_theory.errors import InputError, nearest
 from colora_theory.guarantees import Guarantee
+from colora_theory.overrides import overridden, parse_overrides, read_text
 from colora_theory.problem import Problem
 
 if TYPE_CHECKING:
@@ -24,7 +23,6 @@ if TYPE_CHECKING:
     from colora_theory.schema import FigureTable, GuaranteeTable, RunTable, StudyTable
     from colora_theory.truth import Truth
 
-MAX_FILE_BYTES: Final = 1_000_000
 MAX_CELLS: Final = 100_000
 
 
@@ -111,7 +109,7 @@ class Study:
 
         Raises InputError, naming the file, for anything that is not a valid study.
         """
-        text = _read(Path(path))
+        text = read_text(Path(path))
         try:
             raw = tomllib.loads(text)
         except (tomllib.TOMLDecodeError, RecursionError) as error:
@@ -134,8 +132,8 @@ class Study:
         from colora_theory.schema import parse
 
         sets = parse_overrides(overrides)
-        table = parse(_overridden(raw, sets))
-        small = _overridden(raw, {**_quick_overrides(table), **sets})  # --set beats quick beats the file
+        table = parse(overridden(raw, sets))
+        small = overridden(raw, {**_quick_overrides(table), **sets})  # --set beats quick beats the file
         if not quick:
             _build(parse(small), "", quick=True)  # so that a wrong quick form is found now, not in CI
             return _build(table, source_text, quick=False)
@@ -162,73 +160,6 @@ class Study:
 def guarantee_of(spec: GuaranteeTable) -> Guarantee:
     """Return the registered guarantee, speaking about the metric the study asks for."""
     return guarantees.get(spec.name, **({"metric": spec.metric} if spec.metric else {}))
-
-
-def parse_overrides(overrides: Mapping[str, Any] | Iterable[str]) -> dict[str, Any]:
-    """Return {"dotted.key": value}; strings "key=value" are read as TOML, bare words as strings."""
-    if isinstance(overrides, Mapping):
-        return dict(overrides)
-    out = {}
-    for text in overrides:
-        key, equals, value = text.partition("=")
-        if not equals or not key.strip():
-            raise InputError(f"--set takes key=value, for example run.trials=400, got {text!r}.")
-        value = value.strip()
-        try:
-            parsed = tomllib.loads(f"value = {value}")
-            if set(parsed) != {"value"}:
-                raise ValueError
-            out[key.strip()] = parsed["value"]
-        except (ValueError, RecursionError):
-            if not re.fullmatch(r"[A-Za-z_][\w-]*", value):
-                raise InputError(
-                    f'--set {key.strip()}: {value!r} is not a TOML value; numbers, true, "text" and [1, 2] are.'
-                ) from None
-            out[key.strip()] = value
-    return out
-
-
-def _read(path: Path) -> str:
-    try:
-        with path.open("rb") as file:
-            blob = file.read(MAX_FILE_BYTES + 1)
-    except OSError as error:
-        raise InputError(f"cannot read the study file {path}: {error.strerror or error}.") from None
-    if len(blob) > MAX_FILE_BYTES:
-        raise InputError(f"{path} is larger than {MAX_FILE_BYTES} bytes; this is no study file.")
-    try:
-        return blob.decode()
-    except UnicodeDecodeError:
-        raise InputError(f"{path} is not UTF-8 text; a study is a TOML file.") from None
-
-
-def _overridden(raw: Mapping[str, Any], sets: Mapping[str, Any]) -> dict[str, Any]:
-    out: dict[str, Any] = copy.deepcopy(dict(raw))
-    for key, value in sets.items():
-        *path, last = key.split(".")
-        place: Any = out
-        for part in path:
-            place = _child(place, part, key)
-        if isinstance(place, list):
-            _child(place, last, key)
-            place[int(last)] = value
-        elif isinstance(place, dict):
-            place[last] = value
-        else:
-            raise InputError(f"--set {key}: {path[-1]!r} is not a table.")
-    return out
-
-
-def _child(place: Any, part: str, key: str) -> Any:
-    if isinstance(place, dict):
-        return place.setdefault(part, {})
-    if isinstance(place, list):
-        if part.isdecimal() and int(part) < len(place):
-            return place[int(part)]
-        raise InputError(
-            f"--set {key}: {part!r} must be a number from 0 to {len(place) - 1}, the entry to change."
-        )
-    raise InputError(f"--set {key}: there is no table at {part!r}.")
 
 
 def _quick_overrides(table: StudyTable) -> dict[str, Any]:

@@ -62,7 +62,7 @@ def run(
         recipe = Recipe.of(study)
         writer = Writer(folder, study, recipe.columns, about)
         try:
-            _describe(folder, study, about["manifest"])
+            describe_folder(folder, study, about["manifest"])
             stored = _stored(study, writer)
             stopping = Stopping(study, writer.values) if study.run.target_mcse else None
             agenda = Agenda(study, stored, part, pool.slots, stopping)
@@ -207,14 +207,15 @@ def differences(old: dict[str, Any], new: dict[str, Any], *, grown: bool) -> lis
         if key.startswith("estimator.") and key not in old:
             continue
         out.append(f"{key}: {_told(old, key)} → {_told(new, key)}")
-    return out
+    return out if len(out) <= 4 else [*out[:3], f"and {len(out) - 3} more"]
 
 
 def _told(identity: dict[str, Any], key: str) -> str:
     return json.dumps(identity[key], ensure_ascii=False) if key in identity else "nothing"
 
 
-def _describe(folder: Path, study: Study, about: dict[str, Any]) -> None:
+def describe_folder(folder: Path, study: Study, about: dict[str, Any]) -> None:
+    """Write the study and what produced its results beside the store."""
     if study.source_text:
         (folder / "study.toml").write_text(study.source_text, encoding="utf-8")
     (folder / "study.json").write_text(
