@@ -43,7 +43,7 @@ class AltMin(Estimator):
     start : "split_half", "second_moment" (spectral) or "random"; ignored where `input_subspace` is given.
     input_subspace, output_subspace : a given start, shapes (d, r1) and (p, r2).
     restarts : contestants that run against the first start. None: `CONTESTANTS` of them, called only when the
-        first run still contracts slowly after `PROBATION` sweeps, the sign of a poor start; 0: never.
+        first run contracts slowly at one of the `PROBATION` sweeps, the sign of a poor start; 0: never.
     fresh_samples : use every sample in one half step only, as proofs do. The data are split into equal parts:
         one for the start, one per half step of `max_sweeps` sweeps, one for the final cores.
     tol : stop when the sine between the present subspaces and their limit is estimated to be below it.
@@ -59,7 +59,7 @@ class AltMin(Estimator):
     """
 
     name: ClassVar[str] = "altmin"
-    PROBATION: ClassVar[int] = 15
+    PROBATION: ClassVar[tuple[int, ...]] = (15, 30, 60)
     SLOW: ClassVar[float] = 0.8
     CONTESTANTS: ClassVar[int] = 5
 
@@ -96,15 +96,17 @@ class AltMin(Estimator):
             return self._fit_fresh(data, rank, rng)
         model = SharedModel(data)
         run = _Run(self, model, *self._start(data, rank, rng))
-        run.advance(self.PROBATION)
         contestants = 0
-        if self.restarts or (self.restarts is None and run.slow):
-            runs = [run]
-            for u, v in self._contestants(data, model, runs[0].first, rng):
-                runs.append(_Run(self, model, u, v))
-                runs[-1].advance(self.PROBATION)
-            contestants = len(runs) - 1
-            run = min(runs, key=lambda each: each.point.objective)
+        for probation in self.PROBATION:
+            run.advance(probation)
+            if self.restarts or (self.restarts is None and run.slow):
+                runs = [run]
+                for u, v in self._contestants(data, model, run.first, rng):
+                    runs.append(_Run(self, model, u, v))
+                    runs[-1].advance(run.sweeps)
+                contestants = len(runs) - 1
+                run = min(runs, key=lambda each: each.point.objective)
+                break
         run.advance(self.max_sweeps)
         return run.fit(data, contestants)
 
@@ -119,7 +121,7 @@ class AltMin(Estimator):
         """Other starts: the first one, then random ones, each warmed up with shrunken cores."""
         count = self.CONTESTANTS if self.restarts is None else self.restarts
         rank = first[0].shape[1], first[1].shape[1]
-        others = [warm_up(model, *first, strength) for strength in (10.0, 3.0)][:count]
+        others = [warm_up(model, *first, strength) for strength in (30.0, 10.0, 3.0)][:count]
         if rng is not None:
             others += [warm_up(model, *random_start(data, rank, rng), 10.0) for _ in range(count - len(others))]
         return others
@@ -192,7 +194,7 @@ def warm_up(model: SharedModel, u: Array, v: Array, strength: float, sweeps: int
         if v.shape[1] < model.p:
             v = np.linalg.qr(model.solve_output(u, triangle @ point.cores, v, 0.1)[0])[0]
         variance = point.objective / (rows * model.y.shape[2])
-        if point.objective > (1.0 - 1e-3) * before:
+        if point.objective > (1.0 - 1e-4) * before:
             break
         before = point.objective
     return u, v
@@ -277,7 +279,7 @@ class _Run:
 
     @property
     def slow(self) -> bool:
-        """Whether the last sweeps of the probation contracted slowly."""
+        """Whether the last five sweeps contracted slowly."""
         if self.converged or len(self.changes) < 6:
             return False
         return self.changes[-1] > self.rule.SLOW**5 * self.changes[-6]

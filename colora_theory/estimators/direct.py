@@ -69,9 +69,13 @@ class OracleSubspace(Estimator):
         """Fit the cores in the given subspaces; draws nothing."""
         if self.input_subspace is None:
             raise InputError("oracle_subspace needs input_subspace (and output_subspace); pass the known ones.")
-        columns = [np.shape(m)[-1] if np.ndim(m) == 2 else 0 for m in (self.input_subspace, self.output_subspace)]
-        rank = (columns[0], data.dim_out if self.output_subspace is None else columns[1])
-        u, v = given_start(self.input_subspace, self.output_subspace, rank, data)
+        u, v = (np.asarray(self.input_subspace, float), self.output_subspace)
+        v = np.eye(data.dim_out) if v is None else np.asarray(v, float)
+        if u.ndim != 2 or v.ndim != 2:
+            raise InputError(
+                f"input_subspace and output_subspace must be matrices, got {u.ndim} and {v.ndim} axes."
+            )
+        u, v = given_start(u, v, (u.shape[1], v.shape[1]), data)
         point = SharedModel(data).evaluate(u, v)
         short = int(point.deficient.sum())
         return Fit(

@@ -147,17 +147,17 @@ class SharedModel:
                 residual = y - fitted @ v.T
                 right += np.tensordot(residual, fitted, axes=([0, 1], [0, 1]))
                 objective += float(np.vdot(residual, residual))
-            change, _, found, _ = np.linalg.lstsq(gram, right.T, rcond=None)
-            return v + change.T, objective, int(found) < rank
+            step, _, found, _ = np.linalg.lstsq(gram, right.T, rcond=None)
+            return np.asarray(v + step.T, dtype=float), objective, int(found) < rank
         moments, objective = self.residual_moments(np.matmul(u @ cores, v.T))
         side = u @ cores
-        right_side: Array = np.tensordot(moments, side, axes=([0, 1], [0, 1]))
+        target: Array = np.tensordot(moments, side, axes=([0, 1], [0, 1]))
 
         def normal(change: Array) -> Array:
             return np.tensordot(self.normal(np.matmul(side, change.T)), side, axes=([0, 1], [0, 1]))
 
         weight = np.tensordot(self.counts, side.swapaxes(1, 2) @ side, axes=1)
-        change, singular = conjugate_gradients(normal, right_side, weight, tol)
+        change, singular = conjugate_gradients(normal, target, weight, tol)
         return v + change, objective, singular
 
 
