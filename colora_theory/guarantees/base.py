@@ -25,6 +25,8 @@ KINDS: Final = ("identity", "certificate", "bound", "rate", "prediction")
 #: problem field (threshold), or a log-log exponent (slope).
 SIDES: Final = ("upper", "lower", "equality", "threshold", "slope")
 
+_AT_MOST_ONE: Final = ("subspace_distance", "output_subspace_distance", "success")
+
 
 @dataclass(frozen=True)
 class Hypothesis:
@@ -59,6 +61,11 @@ class Guarantee:
     expectation : True when the claim is about the mean over trials, False when about single trials.
     failure_probability : for a bound on single trials, the probability η with which it may fail.
     per_trial : True when the claim needs the realised data (evaluated inside the trial).
+    against : for a threshold or a slope, the problem field it is about ("num_samples").
+    tolerance : relative slack that the statement itself allows (a limit observed at finite depth, say).
+
+    A guarantee about something else than a metric defines `observed(problem, truth, data, fit) -> float`, the
+    number to be compared with the claim of the same trial.
     """
 
     name: ClassVar[str]
@@ -72,6 +79,8 @@ class Guarantee:
     expectation: ClassVar[bool] = True
     failure_probability: float = 0.0
     per_trial: ClassVar[bool] = False
+    against: ClassVar[str] = ""
+    tolerance: ClassVar[float] = 0.0
 
     @property
     def statement(self) -> str:
@@ -96,6 +105,14 @@ class Guarantee:
     def realised(self, problem: Problem, truth: Truth, data: Dataset, fit: Any = None) -> float:
         """Return the claim for one realised trial."""
         return self.formula(problem)
+
+    def trivial(self, problem: Problem) -> float:
+        """Return the value at which the claim says nothing (upper: at least this, lower: at most this); or NaN."""
+        if self.side == "lower":
+            return 0.0
+        if self.metric in _AT_MOST_ONE:
+            return 1.0
+        return float("inf")
 
     def hypotheses(self, problem: Problem) -> list[Hypothesis]:
         """Return every hypothesis with its verdict on `problem`."""

@@ -1,0 +1,112 @@
+"""The conditions that several theorems share, each checked on one problem and saying what it found."""
+
+from __future__ import annotations
+
+from colora_theory.guarantees.base import Hypothesis
+from colora_theory.problem import Problem
+
+GAUSSIAN = ("gaussian", "ar1", "power_law")
+ISOTROPIC = ("gaussian", "rademacher", "student_t")
+
+
+def homogeneous(problem: Problem) -> Hypothesis:
+    """Every user's weight lies in the shared model."""
+    return Hypothesis(
+        "shared model",
+        problem.homogeneous,
+        "needs every W_i − W_0 = U C_i Vᵀ: no own subspaces, deviations, outliers or intercepts.",
+    )
+
+
+def no_intercepts(problem: Problem) -> Hypothesis:
+    """No personal intercepts."""
+    return Hypothesis(
+        "no intercepts",
+        problem.intercept_std == 0,
+        f"needs intercept_std = 0, got {problem.intercept_std:g}.",
+    )
+
+
+def gaussian(problem: Problem) -> Hypothesis:
+    """Gaussian covariates, possibly correlated."""
+    return Hypothesis(
+        "Gaussian covariates",
+        problem.covariates in GAUSSIAN,
+        f"needs Gaussian covariates ({', '.join(GAUSSIAN)}), got {problem.covariates!r}.",
+    )
+
+
+def isotropic_gaussian(problem: Problem) -> Hypothesis:
+    """Covariates N(0, I)."""
+    return Hypothesis(
+        "isotropic Gaussian covariates",
+        problem.covariates == "gaussian",
+        f"needs covariates = 'gaussian' (x ~ N(0, I)), got {problem.covariates!r}.",
+    )
+
+
+def isotropic(problem: Problem) -> Hypothesis:
+    """Covariates with covariance I, of any law."""
+    return Hypothesis(
+        "isotropic covariates",
+        problem.covariates in ISOTROPIC,
+        f"needs covariates with covariance I ({', '.join(ISOTROPIC)}), got {problem.covariates!r}.",
+    )
+
+
+def equal_counts(problem: Problem) -> Hypothesis:
+    """All users have the same number of samples."""
+    return Hypothesis(
+        "equal sample counts",
+        isinstance(problem.num_samples, int),
+        f"needs the same num_samples for every user, got {problem.num_samples!r}.",
+    )
+
+
+def vector_model(problem: Problem) -> Hypothesis:
+    """One output, so that both designs coincide and W_i = U c_i."""
+    return Hypothesis("one output", problem.dim_out == 1, f"needs dim_out = 1, got {problem.dim_out}.")
+
+
+def regression(problem: Problem) -> Hypothesis:
+    """Regression design."""
+    return Hypothesis(
+        "regression design",
+        problem.design == "regression" or problem.dim_out == 1,
+        f"needs design = 'regression', got {problem.design!r}.",
+    )
+
+
+def noiseless(problem: Problem) -> Hypothesis:
+    """No noise."""
+    return Hypothesis("no noise", problem.noise_std == 0, f"needs noise_std = 0, got {problem.noise_std:g}.")
+
+
+def noisy(problem: Problem) -> Hypothesis:
+    """Some noise."""
+    return Hypothesis("noise", problem.noise_std > 0, "needs noise_std > 0, got 0.")
+
+
+def raw_rows(problem: Problem) -> Hypothesis:
+    """Samples themselves, not sufficient statistics."""
+    return Hypothesis(
+        "raw rows",
+        problem.sampling == "rows",
+        f"uses more than second moments: needs sampling = 'rows', got {problem.sampling!r}.",
+    )
+
+
+def gaussian_cores(problem: Problem) -> Hypothesis:
+    """Cores with independent Gaussian entries."""
+    return Hypothesis(
+        "Gaussian cores",
+        problem.core_distribution == "gaussian" and problem.incoherence is None,
+        "needs core_distribution = 'gaussian' without a requested incoherence, "
+        f"got {problem.core_distribution!r}, incoherence = {problem.incoherence}.",
+    )
+
+
+def at_least(problem: Problem, least: int, what: str) -> Hypothesis:
+    """Every user has at least `least` samples."""
+    few = min(problem.counts)
+    return Hypothesis(f"num_samples ≥ {what}", few >= least, f"needs num_samples ≥ {what} = {least}, got {few}.")
