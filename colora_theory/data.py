@@ -146,8 +146,10 @@ class Dataset:
             raise InputError("splitting sufficient rows draws random numbers; pass rng.")
         k, m = self.covariates.shape[:2]
         shares = [(self.counts + parts - 1 - j) // parts for j in range(parts)]
-        factors = [bartlett(rng, share, m) for share in shares]
-        total = np.linalg.cholesky(sum(g.swapaxes(1, 2) @ g for g in factors)).swapaxes(1, 2)
+        live = np.arange(m) < self.counts[:, None]  # rows beyond the number of samples are zero anyway
+        factors = [bartlett(rng, share, m) * live[:, None, :] for share in shares]
+        gram = sum((g.swapaxes(1, 2) @ g for g in factors), start=np.eye(m) * ~live[:, None, :])
+        total = np.linalg.cholesky(gram).swapaxes(1, 2)
         table = np.concatenate([self.covariates.reshape(k, m, -1), self.responses.reshape(k, m, -1)], axis=2)
         table = np.linalg.solve(total, table)
         out = []

@@ -154,7 +154,8 @@ class SharedModel:
         target: Array = np.tensordot(moments, side, axes=([0, 1], [0, 1]))
 
         def normal(change: Array) -> Array:
-            return np.tensordot(self.normal(np.matmul(side, change.T)), side, axes=([0, 1], [0, 1]))
+            image = self.normal(np.matmul(side, change.T))
+            return np.asarray(np.tensordot(image, side, axes=([0, 1], [0, 1])))
 
         weight = np.tensordot(self.counts, side.swapaxes(1, 2) @ side, axes=1)
         change, singular = conjugate_gradients(normal, target, weight, tol)
