@@ -49,6 +49,6 @@ def shape(request: pytest.FixtureRequest) -> dict[str, object]:
 
 
 def draw(problem: ct.Problem, seed: int) -> tuple[ct.Truth, ct.Dataset]:
-    """One truth and one data set, from separate streams."""
-    truth = ct.sample_truth(problem, np.random.default_rng([seed, 0]))
-    return truth, ct.sample_data(problem, truth, np.random.default_rng([seed, 1]))
+    """One truth and one data set, from streams of their own ([seed, 0] would be the stream of `seed` itself)."""
+    truth = ct.sample_truth(problem, np.random.default_rng([seed, 1]))
+    return truth, ct.sample_data(problem, truth, np.random.default_rng([seed, 2]))
