@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import json
 import math
+import sqlite3
 from pathlib import Path
 from typing import Any
 
+from colora_theory.errors import InputError
 from colora_theory.progress import duration
 from colora_theory.store import FAILURES, connect, is_locked, locate, meta
 
@@ -31,8 +33,12 @@ def status(path: str | Path) -> dict[str, Any]:
         tally: dict[tuple[int, int], dict[str, tuple[int, float, float]]] = {}
         for cell, estimator, name, *moments in connection.execute("SELECT * FROM tally"):
             tally.setdefault((cell, estimator), {})[name] = tuple(moments)
+    except sqlite3.DatabaseError as error:
+        raise InputError(f"{file} cannot be read: {error}.") from None
     finally:
         connection.close()
+    if study is None:
+        raise InputError(f"{file} does not say which study it belongs to; it is damaged.")
     run = study["run"]
     planned = run.get("max_trials", run["trials"]) if run["target_mcse"] else run["trials"]
     stopped = progress.get("stopped", {})

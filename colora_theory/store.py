@@ -161,9 +161,11 @@ class Writer:
 
     def add(self, rows: Iterable[Row]) -> None:
         """Add rows; they are durable after the next commit, which happens by itself."""
+        rows = list(rows)
+        if not rows:
+            return
         if not self._pending:
             self.connection.execute("BEGIN")
-        rows = list(rows)
         self.connection.executemany(
             self._insert,
             [
@@ -235,7 +237,9 @@ class Writer:
             )
 
     def close(self) -> None:
-        """Commit, fold the write-ahead log into the file, release the lock."""
+        """Commit, fold the write-ahead log into the file, release the lock. May be called twice."""
+        if self._lock.closed:
+            return
         try:
             self.commit()
             # A finished store is one plain file: copyable, readable on read-only media. Fails while being read.

@@ -202,14 +202,16 @@ def _build(table: StudyTable, source_text: str, *, quick: bool) -> Study:
     _check_figures(study)
     for spec in specs:
         for cell in cells:
-            if not spec.cls.side_information:
-                _construct(spec, cell)
+            _construct(spec, cell)
     return study
 
 
 def _construct(spec: EstimatorSpec, cell: Cell) -> None:
     try:
-        spec.build(cell.problem, None)
+        if "rank" in spec.params:
+            cell.problem.replace(rank=spec.params["rank"])  # refuses what no shared model can have
+        if not spec.cls.side_information:
+            spec.build(cell.problem, None)
     except (TypeError, ValueError) as error:
         raise InputError(f"estimator {spec.label!r} ({cell}): {error}") from None
 

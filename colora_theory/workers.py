@@ -6,17 +6,19 @@ its own with one process: when that process dies we know which chunk it was work
 
 from __future__ import annotations
 
+import atexit
 import os
 import signal
 import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import CancelledError, Future
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 from colora_theory.errors import EngineError, InputError
 
 BACKENDS = ("loky", "dask", "inline")
+CONNECT_SECONDS: Final = 10.0
 
 
 class Pool(Protocol):
@@ -115,6 +117,12 @@ def _executor(slot: int) -> Any:
     return _executors[slot]
 
 
+@atexit.register
+def _discard_all() -> None:
+    for slot in list(_executors):
+        _discard(slot)
+
+
 def _discard(slot: int) -> None:
     if slot in _executors:
         _executors.pop(slot).shutdown(wait=True, kill_workers=True)
@@ -147,7 +155,7 @@ class DaskPool:
         except ImportError:
             raise InputError("--backend dask needs Dask; install colora_theory[dask].") from None
         try:
-            self._client: Any = Client(scheduler, timeout=10, set_as_default=False)
+            self._client: Any = Client(scheduler, timeout=CONNECT_SECONDS, set_as_default=False)
         except (OSError, ValueError, ImportError) as error:
             raise InputError(f"no Dask scheduler answers at {scheduler}: {error}.") from None
         self._executor = self._client.get_executor(pure=False)
