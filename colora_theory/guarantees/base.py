@@ -106,6 +106,10 @@ class Guarantee:
         """Return the claim for one realised trial."""
         return self.formula(problem)
 
+    def test_conditions(self, problem: Problem) -> list[Hypothesis]:
+        """Return what a check of the claim needs beyond the hypotheses of the claim itself."""
+        return []
+
     def trivial(self, problem: Problem) -> float:
         """Return the value at which the claim says nothing (upper: at least this, lower: at most this); or NaN."""
         if self.side == "lower":

@@ -75,6 +75,9 @@ class Counting(Guarantee):
     def conditions(self, problem: Problem) -> list[Hypothesis]:
         return [homogeneous(problem)]
 
+    def test_conditions(self, problem: Problem) -> list[Hypothesis]:
+        return [noiseless(problem)]  # with noise "success" is a softer notion than recovery
+
     def formula(self, problem: Problem) -> float:
         unknowns, each = shared_unknowns(problem)
         return float(core_unknowns(problem) - (-unknowns // (each * problem.num_users)))

@@ -1,0 +1,191 @@
+"""Bounds in unit tests: assertions, their messages, sequential looks, the pytest plugin."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+
+import colora_theory as ct
+from colora_theory.estimators import Estimator, Fit
+
+PROBLEM = ct.Problem(num_users=4, num_samples=25, dim_in=8, rank=2, noise_std=0.2, core_distribution="unit")
+
+
+def risk(problem: ct.Problem) -> float:
+    return problem.num_users * problem.noise_std**2 * problem.dim_in / (problem.counts[0] - problem.dim_in - 1)
+
+
+def test_true_guarantees_pass():
+    verdict = ct.testing.assert_guarantee("local_least_squares_risk", PROBLEM, trials=3000, seed=1, strict=True)
+    assert verdict.status == "holds"
+    assert verdict.estimator == "full_finetuning"
+    ct.testing.assert_guarantee("oracle_subspace_risk", PROBLEM, trials=200)
+    ct.testing.assert_guarantee("cramer_rao", PROBLEM.replace(noise_std=1e-3), estimator="altmin", trials=60)
+
+
+def test_a_bound_of_ones_own():
+    assert ct.testing.assert_holds(lambda p: 1.1 * risk(p), PROBLEM, trials=1500).status == "holds"
+    ct.testing.assert_holds(risk, PROBLEM, side="equality", trials=200)
+    ct.testing.assert_holds(lambda p: 0.5 * risk(p), PROBLEM, side="lower", trials=200, strict=True)
+    ct.testing.assert_holds(lambda p: 9 * risk(p), PROBLEM, delta=0.1, trials=300, strict=True)
+
+
+def test_a_false_bound_fails_with_counts_interval_worst_trial_and_seed():
+    with pytest.raises(AssertionError) as caught:
+        ct.testing.assert_holds(lambda p: 0.8 * risk(p), PROBLEM, trials=600, seed=5)
+    text = str(caught.value)
+    assert "violated" in text
+    assert "600 trials, 0 failed" in text
+    assert "% interval [" in text
+    assert "seed=5" in text
+    worst = int(text.rpartition("worst trial ")[2].partition(":")[0])
+    truth, _, fit = ct.testing.replay(PROBLEM, worst, seed=5, estimator="full_finetuning")
+    again = [
+        ct.metrics.parameter_error(
+            PROBLEM, *(ct.testing.replay(PROBLEM, t, seed=5, estimator="full_finetuning")[::2])
+        )
+        for t in range(0, 600, 7)
+    ]
+    assert ct.metrics.parameter_error(PROBLEM, truth, fit) >= max(again)
+    with pytest.raises(AssertionError, match="of 300 trials break the claim"):
+        ct.testing.assert_holds(risk, PROBLEM, delta=0.1, trials=300)
+
+
+def test_claims_that_say_nothing_or_do_not_apply_fail():
+    with pytest.raises(AssertionError, match="vacuous"):
+        ct.testing.assert_holds(lambda p: float("inf"), PROBLEM, trials=20)
+    with pytest.raises(AssertionError, match=r"not applicable – isotropic|not applicable – Gaussian"):
+        ct.testing.assert_guarantee("local_least_squares_risk", PROBLEM.replace(covariates="rademacher"))
+    with pytest.raises(AssertionError, match="NaN for this problem"):
+        ct.testing.assert_holds(lambda p: float("nan"), PROBLEM)
+    with pytest.raises(AssertionError, match="inconclusive"):
+        ct.testing.assert_holds(risk, PROBLEM, side="equality", trials=10, strict=True)
+
+
+def test_wrong_arguments_are_refused():
+    for wrong, message in (
+        ({"side": "above"}, "side must be"),
+        ({"metric": "parameter_eror"}, "parameter_error"),
+        ({"delta": 0.1, "expectation": True}, "either expectation"),
+        ({"expectation": False}, "either expectation"),
+        ({"delta": 2.0}, "delta must be"),
+        ({"trials": 2}, "at least"),
+        ({"alpha": 0.0}, "alpha must"),
+        ({"estimator": "altmim"}, "altmin"),
+    ):
+        with pytest.raises(ct.InputError, match=message):
+            ct.testing.assert_holds(risk, PROBLEM, **wrong)
+    with pytest.raises(ct.InputError, match="by a study"):
+        ct.testing.assert_guarantee("counting", PROBLEM)
+    with pytest.raises(ct.InputError, match="slope must not be 0"):
+        ct.testing.assert_rate("parameter_error", PROBLEM, against="num_samples", values=[1, 2], slope=0.0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fragile(Estimator):
+    """Fails in some trials."""
+
+    name = "fragile"
+
+    def fit(self, data, rng=None):
+        if rng.random() < 0.05:
+            raise FloatingPointError("diverged")
+        return Fit(status="converged", dense=np.zeros((data.num_users, data.dim_in, data.dim_out)))
+
+
+def test_failures_of_the_estimator_are_violations():
+    with pytest.raises(AssertionError, match=r"FloatingPointError: diverged"):
+        ct.testing.assert_holds(lambda p: 100.0, PROBLEM, estimator=Fragile(), trials=200)
+    with pytest.raises(AssertionError, match="violated"):
+        ct.testing.assert_holds(lambda p: 100.0, PROBLEM, estimator=Fragile, delta=1e-3, trials=200)
+
+
+def test_sequential_looks_stop_early_and_keep_the_level():
+    full = ct.testing.assert_holds(lambda p: 5 * risk(p), PROBLEM, trials=800, strict=True)
+    early = ct.testing.assert_holds(lambda p: 5 * risk(p), PROBLEM, trials=800, sequential=True)
+    assert (full.trials, early.trials) == (800, 100)
+    assert sum(share for _, share in ct.testing.LOOKS) == pytest.approx(1.0)
+    with pytest.raises(AssertionError, match="100 trials"):
+        ct.testing.assert_holds(lambda p: 0.3 * risk(p), PROBLEM, trials=800, sequential=True)
+    certain = ct.testing.assert_holds(lambda p: 50 * risk(p), PROBLEM, delta=0.0, trials=80, sequential=True)
+    assert certain.trials == 80
+
+
+def test_rates():
+    def check(slope, side="equality"):
+        return ct.testing.assert_rate(
+            "parameter_error",
+            PROBLEM,
+            against="num_samples",
+            values=[100, 200, 400, 800, 1600],
+            slope=slope,
+            side=side,
+            estimator="full_finetuning",
+            trials=60,
+        )
+
+    assert check(-1.0).status == "holds"
+    assert check(-0.8, "upper").status == "holds"
+    with pytest.raises(AssertionError, match=r"violated.*slope"):
+        check(-2.0)
+
+
+def test_a_guarantee_of_ones_own_can_be_an_object():
+    class Mine(ct.guarantees.Guarantee):
+        """My theorem."""
+
+        name, kind, side, source = "mine", "bound", "upper", "me"
+
+        def conditions(self, problem):
+            return []
+
+        def formula(self, problem):
+            return 2 * risk(problem)
+
+    verdict = ct.testing.assert_guarantee(Mine(), PROBLEM, estimator="full_finetuning", trials=300, strict=True)
+    assert verdict.guarantee == "mine"
+
+
+FRESH = """
+import colora_theory as ct
+
+problem = ct.Problem(num_users=4, num_samples=25, dim_in=8, rank=2, noise_std=0.2)
+
+def test_theorem(colora):
+    verdict = colora.assert_guarantee("local_least_squares_risk", problem, trials=200)
+    assert verdict.trials == {trials}
+
+def test_wrong_claim(colora):
+    colora.assert_holds(lambda p: 1e-6, problem, trials=40)
+"""
+
+
+@pytest.mark.parametrize(("option", "trials"), [([], 200), (["--colora-trials=0.25"], 50)])
+def test_the_plugin_in_a_fresh_project(tmp_path, option, trials):
+    (tmp_path / "test_fresh.py").write_text(FRESH.format(trials=trials))
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *option, str(tmp_path)],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        timeout=60,
+        check=False,
+    )
+    assert "1 failed, 1 passed" in done.stdout, done.stdout + done.stderr
+    assert "replay(problem" in done.stdout
+
+
+def test_the_plugin_refuses_nonsense(tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "--colora-trials=0", str(tmp_path)],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        timeout=60,
+        check=False,
+    )
+    assert "must be a positive factor" in done.stdout + done.stderr
