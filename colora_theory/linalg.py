@@ -102,38 +102,51 @@ def minimum_norm(features: Array, targets: Array) -> tuple[Array, NDArray[np.boo
     return solution, keep.sum(1) < q
 
 
-def conjugate_gradients(
-    normal: Callable[[Array], Array], right: Array, weight: Array, tol: float
-) -> tuple[Array, bool]:
-    """Solve normal(P) = right for P of shape (dim, r), preconditioned by P ↦ P weight⁻¹.
-
-    `weight` is the Gram matrix that the normal operator has on average over isotropic covariates, which makes
-    the condition number depend on (unknowns / observations) alone. Starting from zero, the iterates stay in the
-    range of the operator: the minimum-norm solution (in the preconditioned norm) when it is singular.
-    """
+def pseudo_inverse(weight: Array) -> tuple[Array, bool]:
+    """Inverse of a symmetric positive semi-definite matrix on its range, and whether it was singular."""
     values, vectors = np.linalg.eigh(weight)
-    keep = values > max(values[-1], 0.0) * len(values) * np.finfo(float).eps
-    singular = not keep.all()
-    inverse = (vectors[:, keep] / values[keep]) @ vectors[:, keep].T
-    solution = np.zeros_like(right)
-    residual = right.copy()
-    direction = residual @ inverse
+    keep = values > max(float(values[-1]), 0.0) * len(values) * np.finfo(float).eps
+    scaled = vectors[:, keep]
+    return (scaled / values[keep]) @ scaled.T, not bool(keep.all())
+
+
+def conjugate_gradients(
+    normal: Callable[[Array], Array], right: Array, precondition: Callable[[Array], Array], tol: float
+) -> tuple[Array, bool]:
+    """Solve normal(P) = right by preconditioned conjugate gradients for an unknown of any shape.
+
+    Parameters
+    ----------
+    normal : symmetric positive semi-definite operator.
+    right : right-hand side in the operator's range, such as the gradient of a least-squares problem.
+    precondition : approximate inverse of the operator, symmetric too.
+    tol : relative residual, in the norm of the preconditioner, at which to stop; 0 goes on to rounding.
+
+    Returns
+    -------
+    solution : shape of `right`. Starting from zero, the iterates stay in the range of the operator: the
+        minimum-norm solution (in the preconditioned norm) when it is singular.
+    singular : whether a direction without curvature was met.
+    """
+    solution, residual = np.zeros_like(right), right.copy()
+    direction = precondition(residual)
     size = start = float(np.vdot(residual, direction))
+    steepest = 0.0
     for _ in range(2 * right.size + 10):
-        if size <= max(tol, 1e-15) ** 2 * start:
-            break
+        if size <= max(tol, 1e-15) ** 2 * start or size <= 0.0:
+            return solution, False
         image = normal(direction)
-        curvature = float(np.vdot(direction, image))
-        if curvature <= 1e-14 * float(np.vdot(direction, direction @ weight)):
-            singular = True
-            break
+        curvature, length = float(np.vdot(direction, image)), float(np.vdot(direction, direction))
+        steepest = max(steepest, curvature / length)
+        if curvature <= 1e-14 * steepest * length:
+            return solution, True
         step = size / curvature
         solution += step * direction
         residual -= step * image
-        preconditioned = residual @ inverse
+        preconditioned = precondition(residual)
         size, old = float(np.vdot(residual, preconditioned)), size
         direction = preconditioned + (size / old) * direction
-    return solution, singular
+    return solution, False
 
 
 def bartlett(rng: np.random.Generator, degrees: NDArray[np.int64], dim: int) -> Array:

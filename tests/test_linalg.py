@@ -16,6 +16,7 @@ from colora_theory.linalg import (
     least_squares,
     minimum_norm,
     orthonormal,
+    pseudo_inverse,
     subspace_distance,
     subspace_distance_fro,
 )
@@ -89,13 +90,19 @@ def test_conjugate_gradients_solves_and_reports_singular_systems() -> None:
     def normal(p: np.ndarray) -> np.ndarray:
         return (matrix @ p.ravel()).reshape(6, 2)
 
-    solution, singular = conjugate_gradients(normal, right, np.eye(2), 0.0)
+    def precondition(p: np.ndarray) -> np.ndarray:
+        return p @ np.diag([2.0, 0.5])
+
+    solution, singular = conjugate_gradients(normal, right, precondition, 0.0)
     assert not singular
     np.testing.assert_allclose(solution.ravel(), np.linalg.solve(matrix, right.ravel()), rtol=1e-10)
-    _, singular = conjugate_gradients(lambda p: 0.0 * p, right, np.eye(2), 0.0)
+    _, singular = conjugate_gradients(lambda p: 0.0 * p, right, precondition, 0.0)
     assert singular
-    _, singular = conjugate_gradients(normal, right, np.diag([1.0, 0.0]), 0.0)
+    values, vectors = np.linalg.eigh(matrix)
+    inverse, singular = pseudo_inverse((vectors[:, 2:] * values[2:]) @ vectors[:, 2:].T)
     assert singular
+    np.testing.assert_allclose(inverse, (vectors[:, 2:] / values[2:]) @ vectors[:, 2:].T, atol=1e-12)
+    assert not pseudo_inverse(matrix)[1]
 
 
 def test_haar_columns_are_uniform() -> None:

@@ -7,14 +7,13 @@ designs share every line but the features of the cores.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 
 from colora_theory.data import Dataset
 from colora_theory.errors import InputError
-from colora_theory.linalg import Array, conjugate_gradients, least_squares, orthonormal
+from colora_theory.linalg import Array, conjugate_gradients, least_squares, orthonormal, pseudo_inverse
 
 #: Bytes of covariates handled at a time: a share of the second-level cache.
 _BLOCK_BYTES = 1 << 19
@@ -26,10 +25,12 @@ class Point:
 
     Attributes
     ----------
+    u, v : orthonormal, shapes (d, r1) and (p, r2).
     cores : shape (k, r1, r2), least squares given U and V.
     moments : X_iᵀ(residual of user i), shape (k, d, p).
     objective : sum of squared residuals of all users.
     deficient : shape (k,), users whose core is not unique.
+    bases : orthonormal bases of the cores' features, shape (k, m, q), where they were asked for.
     """
 
     u: Array
@@ -38,6 +39,12 @@ class Point:
     moments: Array
     objective: float
     deficient: Array
+    bases: Array | None = None
+
+    @property
+    def weights(self) -> Array:
+        """U C_i Vᵀ, shape (k, d, p)."""
+        return np.matmul(self.u @ self.cores, self.v.T)
 
 
 class SharedModel:
@@ -52,13 +59,10 @@ class SharedModel:
         self.counts = data.counts.astype(float)
         self.num_observations = data.num_observations
         step = max(1, _BLOCK_BYTES // max(1, self.x[0].nbytes))
-        self._blocks = [slice(i, min(i + step, self.k)) for i in range(0, self.k, step)]
+        #: Blocks of users that fit in the cache.
+        self.blocks = [slice(i, min(i + step, self.k)) for i in range(0, self.k, step)]
 
-    def blocks(self) -> Iterator[slice]:
-        """Blocks of users that fit in the cache."""
-        return iter(self._blocks)
-
-    # --- products ---------------------------------------------------------------------------------------
+    # --- products: each is one pass over the data ---------------------------------------------------------
 
     def features(self, block: slice, u: Array, v: Array) -> Array:
         """Features of the cores' least squares: X_iU, or rows vec(UᵀA_ijV) for sensing."""
@@ -74,19 +78,18 @@ class SharedModel:
         part = weights[block]
         return self.x[block] @ (part if self.regression else part.reshape(len(part), -1, 1))
 
-    def moments(self, block: slice, residual: Array) -> Array:
+    def adjoint(self, block: slice, residual: Array) -> Array:
         """X_iᵀ r_i as matrices, shape (k, d, columns of r) or (k, d, p) for sensing."""
         product = np.matmul(residual.swapaxes(1, 2), self.x[block])
         return product.swapaxes(1, 2) if self.regression else product.reshape(-1, self.d, self.p)
 
-    def evaluate(self, u: Array, v: Array, ridge: float = 0.0) -> Point:
-        """Best cores given (U, V), with residual moments and objective, in one pass; `ridge` shrinks the cores."""
+    def evaluate(self, u: Array, v: Array, *, ridge: float = 0.0, keep_bases: bool = False) -> Point:
+        """Best cores given (U, V), with residual moments and objective; `ridge` shrinks the cores."""
         r1, r2 = u.shape[1], v.shape[1]
-        cores = np.empty((self.k, r1, r2))
-        moments = np.empty((self.k, self.d, self.p))
-        deficient = np.zeros(self.k, dtype=bool)
-        objective = 0.0
-        for block in self.blocks():
+        cores, moments = np.empty((self.k, r1, r2)), np.empty((self.k, self.d, self.p))
+        deficient, objective = np.zeros(self.k, dtype=bool), 0.0
+        bases = np.empty((*self.y.shape[:2], r1 if self.regression else r1 * r2)) if keep_bases else None
+        for block in self.blocks:
             features, y = self.features(block, u, v), self.y[block]
             targets = y @ v if self.regression else y
             if ridge:
@@ -96,75 +99,108 @@ class SharedModel:
             fitted = features @ solution
             residual = y - (fitted @ v.T if self.regression else fitted)
             cores[block] = solution.reshape(-1, r1, r2)
-            moments[block] = self.moments(block, residual)
+            moments[block] = self.adjoint(block, residual)
             objective += float(np.vdot(residual, residual))
-        return Point(u, v, cores, moments, objective, deficient)
+            if bases is not None:
+                bases[block] = _basis(features)
+        return Point(u, v, cores, moments, objective, deficient, bases)
 
     def residual_moments(self, weights: Array) -> tuple[Array, float]:
-        """Residual moments and objective of given weights, in one pass."""
-        moments = np.empty((self.k, self.d, self.p))
-        objective = 0.0
-        for block in self.blocks():
+        """Residual moments X_iᵀ(y_i − 𝒜_i(weights)), shape (k, d, p), and objective of given weights."""
+        moments, objective = np.empty((self.k, self.d, self.p)), 0.0
+        for block in self.blocks:
             residual = self.y[block] - self.predictions(block, weights)
-            moments[block] = self.moments(block, residual)
+            moments[block] = self.adjoint(block, residual)
             objective += float(np.vdot(residual, residual))
         return moments, objective
 
     def normal(self, weights: Array) -> Array:
-        """X_iᵀX_i applied to every user's weights, shape (k, d, columns), in one pass."""
+        """X_iᵀX_i applied to every user's weights, shape (k, d, columns)."""
         out = np.empty_like(weights)
-        for block in self.blocks():
-            out[block] = self.moments(block, self.predictions(block, weights))
+        for block in self.blocks:
+            out[block] = self.adjoint(block, self.predictions(block, weights))
         return out
 
-    # --- block steps ------------------------------------------------------------------------------------
+    def projected_normal(self, weights: Array, point: Point) -> Array:
+        """X_iᵀ(I − Π_i)X_i applied to every user's weights; Π_i projects on the core's features at `point`."""
+        assert point.bases is not None
+        out, v = np.empty_like(weights), point.v
+        for block in self.blocks:
+            image, basis = self.predictions(block, weights), point.bases[block]
+            if self.regression:
+                image -= (basis @ (basis.swapaxes(1, 2) @ (image @ v))) @ v.T
+            else:
+                image -= basis @ (basis.swapaxes(1, 2) @ image)
+            out[block] = self.adjoint(block, image)
+        return out
+
+    # --- block steps --------------------------------------------------------------------------------------
+
+    def input_weight(self, cores: Array) -> Array:
+        """Σ n_i C_iC_iᵀ: what the normal operator of the U step is on average over isotropic covariates."""
+        return np.tensordot(self.counts, cores @ cores.swapaxes(1, 2), axes=1)
+
+    def output_weight(self, cores: Array) -> Array:
+        """Σ n_i C_iᵀC_i: the same for the V step."""
+        return np.tensordot(self.counts, cores.swapaxes(1, 2) @ cores, axes=1)
 
     def solve_input(self, cores: Array, v: Array, moments: Array, tol: float) -> tuple[Array, bool]:
         """Change of U that minimises the objective for fixed cores and V; `tol` is the relative residual.
 
         Returns the change, shape (d, r1), and whether the normal equations turned out singular.
         """
-        right = np.tensordot(moments @ v, cores, axes=([0, 2], [0, 2]))
+        right = sum_products(moments @ v, cores)
 
         def normal(change: Array) -> Array:
             if self.regression:  # V is orthonormal: its p outputs reduce to r2
-                image = self.normal(change @ cores)
-            else:
-                image = self.normal(np.matmul(change @ cores, v.T)) @ v
-            return np.tensordot(image, cores, axes=([0, 2], [0, 2]))
+                return sum_products(self.normal(change @ cores), cores)
+            return sum_products(self.normal(np.matmul(change @ cores, v.T)) @ v, cores)
 
-        weight = np.tensordot(self.counts, cores @ cores.swapaxes(1, 2), axes=1)
-        return conjugate_gradients(normal, right, weight, tol)
+        inverse, flat = pseudo_inverse(self.input_weight(cores))
+        change, singular = conjugate_gradients(normal, right, lambda p: p @ inverse, tol)
+        return change, singular or flat
 
     def solve_output(self, u: Array, cores: Array, v: Array, tol: float) -> tuple[Array, float, bool]:
         """New V (not orthonormal), the objective before the step, and whether it was singular."""
         if self.regression:
             rank = v.shape[1]
-            gram, right, objective = np.zeros((rank, rank)), np.zeros((self.p, rank)), 0.0
-            for block in self.blocks():
+            gram, right, objective = np.zeros((rank, rank)), np.zeros((rank, self.p)), 0.0
+            for block in self.blocks:
                 fitted, y = self.features(block, u, v) @ cores[block], self.y[block]
-                gram += np.tensordot(fitted, fitted, axes=([0, 1], [0, 1]))
                 residual = y - fitted @ v.T
-                right += np.tensordot(residual, fitted, axes=([0, 1], [0, 1]))
+                gram += np.tensordot(fitted, fitted, axes=([0, 1], [0, 1]))
+                right += np.tensordot(fitted, residual, axes=([0, 1], [0, 1]))
                 objective += float(np.vdot(residual, residual))
-            step, _, found, _ = np.linalg.lstsq(gram, right.T, rcond=None)
-            return np.asarray(v + step.T, dtype=float), objective, int(found) < rank
-        moments, objective = self.residual_moments(np.matmul(u @ cores, v.T))
+            inverse, flat = pseudo_inverse(gram)
+            return np.asarray(v + (inverse @ right).T, dtype=float), objective, flat
         side = u @ cores
-        target: Array = np.tensordot(moments, side, axes=([0, 1], [0, 1]))
+        moments, objective = self.residual_moments(np.matmul(side, v.T))
 
         def normal(change: Array) -> Array:
-            image = self.normal(np.matmul(side, change.T))
-            return np.asarray(np.tensordot(image, side, axes=([0, 1], [0, 1])))
+            return sum_products(self.normal(np.matmul(side, change.T)).swapaxes(1, 2), side.swapaxes(1, 2))
 
-        weight = np.tensordot(self.counts, side.swapaxes(1, 2) @ side, axes=1)
-        change, singular = conjugate_gradients(normal, target, weight, tol)
-        return v + change, objective, singular
+        inverse, flat = pseudo_inverse(self.output_weight(cores))
+        right = sum_products(moments.swapaxes(1, 2), side.swapaxes(1, 2))
+        change, singular = conjugate_gradients(normal, right, lambda p: p @ inverse, tol)
+        return v + change, objective, singular or flat
+
+
+def sum_products(left: Array, right: Array) -> Array:
+    """Σ_i L_i R_iᵀ for stacks of shape (k, a, c) and (k, b, c); shape (a, b)."""
+    return np.asarray(np.tensordot(left, right, axes=([0, 2], [0, 2])))
 
 
 def _ridge(features: Array, targets: Array, penalty: float) -> Array:
     transposed = features.swapaxes(1, 2)
     return np.linalg.solve(transposed @ features + penalty * np.eye(features.shape[2]), transposed @ targets)
+
+
+def _basis(features: Array) -> Array:
+    """Orthonormal bases of the column spaces, shape as `features`; zero columns where a rank is lacking."""
+    values, vectors = np.linalg.eigh(features.swapaxes(1, 2) @ features)
+    keep = values > values[:, -1:] * values.shape[1] * np.finfo(float).eps
+    scale = np.divide(1.0, np.sqrt(np.abs(values)), out=np.zeros_like(values), where=keep)
+    return features @ (vectors * scale[:, None, :])
 
 
 def resolve_rank(rank: int | tuple[int, int] | None, data: Dataset) -> tuple[int, int]:
@@ -220,9 +256,7 @@ def statistical_error(model: SharedModel, point: Point) -> float:
     left = model.num_observations - degrees_of_freedom(model, cores)
     if left <= 0:
         return 0.0
-    inputs = np.tensordot(model.counts, cores @ cores.swapaxes(1, 2), axes=1)
-    spread = (model.d - cores.shape[1]) * np.trace(np.linalg.pinv(inputs))
+    spread = (model.d - cores.shape[1]) * np.trace(pseudo_inverse(model.input_weight(cores))[0])
     if cores.shape[2] < model.p:
-        outputs = np.tensordot(model.counts, cores.swapaxes(1, 2) @ cores, axes=1)
-        spread += (model.p - cores.shape[2]) * np.trace(np.linalg.pinv(outputs))
+        spread += (model.p - cores.shape[2]) * np.trace(pseudo_inverse(model.output_weight(cores))[0])
     return float(np.sqrt(point.objective / left * spread))

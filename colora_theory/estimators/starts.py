@@ -60,7 +60,7 @@ def second_moment(data: Dataset, rank: tuple[int, int]) -> tuple[Array, Array]:
         )
     model = SharedModel(data)
     left, right = np.zeros((model.d, model.d)), np.zeros((model.p, model.p))
-    for block in model.blocks():
+    for block in model.blocks:
         scaled = model.x[block] * np.sqrt((model.y[block] ** 2).sum(2))[:, :, None]
         stack = scaled.reshape(-1, model.d, 1 if model.regression else model.p)
         left += np.tensordot(stack, stack, axes=([0, 2], [0, 2]))
@@ -81,7 +81,7 @@ def random_start(data: Dataset, rank: tuple[int, int], rng: np.random.Generator 
 
 def _cross(model: SharedModel) -> Array:
     """X_iᵀY_i as matrices, shape (k, d, p)."""
-    return np.concatenate([model.moments(block, model.y[block]) for block in model.blocks()])
+    return np.concatenate([model.adjoint(block, model.y[block]) for block in model.blocks])
 
 
 def _response_moment(models: list[SharedModel]) -> Array:

@@ -1,0 +1,274 @@
+"""What the iterative shared-subspace methods have in common: start, stop rule, restarts, history."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+import numpy as np
+
+from colora_theory.data import Dataset
+from colora_theory.errors import InputError, nearest
+from colora_theory.estimators.base import Estimator, Fit
+from colora_theory.estimators.shared_model import (
+    Point,
+    SharedModel,
+    degrees_of_freedom,
+    given_start,
+    resolve_rank,
+    statistical_error,
+)
+from colora_theory.estimators.starts import STARTS, random_start, start
+from colora_theory.linalg import Array
+
+SINGULAR = "a least-squares step was rank deficient; its minimum-norm solution was taken."
+
+
+@dataclass(frozen=True, kw_only=True)
+class SharedDescent(Estimator):
+    """Base of the methods that improve (U, V) sweep by sweep, the cores being optimal at every point.
+
+    Parameters
+    ----------
+    rank : r or (rank_in, rank_out).
+    start : "split_half", "second_moment" (spectral) or "random"; ignored where `input_subspace` is given.
+    input_subspace, output_subspace : a given start, shapes (d, r1) and (p, r2).
+    restarts : contestants that run against the first start. None: `CONTESTANTS` of them, called only when the
+        first run contracts slowly at one of the `PROBATION` sweeps, the sign of a poor start; 0: never.
+    tol : stop when the sine between the present subspaces and their limit is estimated to be below it.
+    noise_tol : stop also when that distance falls below this fraction of the estimate's own statistical error
+        (estimated from the residuals); 0 iterates to `tol` however noisy the data.
+    max_sweeps : most sweeps of one run.
+    keep_history : record the objective after every half step and both subspaces after every sweep.
+
+    Fit.history holds "objective" (after every core step; every half step with `keep_history`), "change" (sine
+    between the subspaces of successive sweeps), "contestants" (runs that competed), and with `keep_history`
+    "half_step", "input_subspaces", "output_subspaces".
+    """
+
+    PROBATION: ClassVar[tuple[int, ...]] = (15, 30, 60)
+    SLOW: ClassVar[float] = 0.8
+    CONTESTANTS: ClassVar[int] = 5
+    KEEP_BASES: ClassVar[bool] = False
+
+    rank: int | tuple[int, int] | None = None
+    start: str = "split_half"
+    input_subspace: Array | None = None
+    output_subspace: Array | None = None
+    restarts: int | None = None
+    tol: float = 1e-12
+    noise_tol: float = 1e-3
+    max_sweeps: int = 1000
+    keep_history: bool = False
+
+    def __post_init__(self) -> None:
+        if self.start not in STARTS:
+            raise InputError(
+                f"start must be one of {', '.join(STARTS)}, got {self.start!r}; {nearest(str(self.start), STARTS)}"
+            )
+        check_real("tol", self.tol)
+        check_real("noise_tol", self.noise_tol)
+        check_integer("max_sweeps", self.max_sweeps, 1)
+        if self.restarts is not None:
+            check_integer("restarts", self.restarts, 0)
+
+    def sweep(self, run: Run) -> tuple[Array, Array, bool]:
+        """Return the next (U, V), orthonormal, and whether a least squares in between was singular."""
+        raise NotImplementedError(f"{type(self).__name__} does not implement sweep.")
+
+    def fit(self, data: Dataset, rng: np.random.Generator | None = None) -> Fit:
+        """Estimate subspaces, cores and weights; `rng` serves random starts and sufficient rows."""
+        rank = resolve_rank(self.rank, data)
+        model = SharedModel(data)
+        run = Run(self, model, *self._start(data, rank, rng))
+        contestants = 0
+        for probation in self.PROBATION:
+            run.advance(probation)
+            if self.restarts or (self.restarts is None and run.slow):
+                runs = [run]
+                for u, v in self._contestants(data, model, run.first, rng):
+                    runs.append(Run(self, model, u, v))
+                    runs[-1].advance(run.sweeps)
+                contestants = len(runs) - 1
+                run = min(runs, key=lambda each: each.point.objective)
+                break
+        run.advance(self.max_sweeps)
+        return run.fit(data, contestants)
+
+    def _start(self, data: Dataset, rank: tuple[int, int], rng: np.random.Generator | None) -> tuple[Array, Array]:
+        if self.input_subspace is not None:
+            return given_start(self.input_subspace, self.output_subspace, rank, data)
+        return start(data, rank, self.start, rng)
+
+    def _contestants(
+        self, data: Dataset, model: SharedModel, first: tuple[Array, Array], rng: np.random.Generator | None
+    ) -> list[tuple[Array, Array]]:
+        """Other starts: the first one, then random ones, each warmed up with shrunken cores."""
+        count = self.CONTESTANTS if self.restarts is None else self.restarts
+        rank = first[0].shape[1], first[1].shape[1]
+        others = [warm_up(model, *first, strength) for strength in (30.0, 10.0, 3.0)[:count]]
+        if rng is not None:
+            others += [warm_up(model, *random_start(data, rank, rng), 10.0) for _ in range(count - len(others))]
+        return others
+
+
+def check_real(name: str, value: object, low: float = 0.0, high: float = np.inf) -> None:
+    """Refuse what is not a finite number in [low, high]."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
+        allowed = f"≥ {low:g}" if high == np.inf else f"between {low:g} and {high:g}"
+        raise InputError(f"{name} must be a number {allowed}, got {value!r}.")
+
+
+def check_integer(name: str, value: object, low: int) -> None:
+    """Refuse what is not an integer ≥ low."""
+    if isinstance(value, bool) or not isinstance(value, int) or value < low:
+        raise InputError(f"{name} must be an integer ≥ {low}, got {value!r}.")
+
+
+def warm_up(model: SharedModel, u: Array, v: Array, strength: float, sweeps: int = 60) -> tuple[Array, Array]:
+    """Improve a poor start by sweeps whose cores are shrunken (ridge) in proportion to the misfit.
+
+    With few samples per user exact cores fit the error of U instead of the signal, which makes local minima. The
+    ridge penalty is `strength` × (residual variance)/(variance of a core's entry), both estimated from the data,
+    so it fades by itself as the fit improves.
+    """
+    rows = max(model.counts.sum(), 1.0)
+    covariate_power = sum(float(np.vdot(model.x[b], model.x[b])) for b in model.blocks) / model.x.shape[2]
+    response_power = float(np.vdot(model.y, model.y))
+    if covariate_power == 0.0 or response_power == 0.0:
+        return u, v
+    core_power = response_power / (covariate_power * u.shape[1] * v.shape[1])
+    variance = response_power / (rows * model.y.shape[2])
+    before = np.inf
+    for _ in range(sweeps):
+        point = model.evaluate(u, v, ridge=max(strength * variance / core_power, 1e-300))
+        u, v, _ = alternate(model, point, 0.1)
+        variance = point.objective / (rows * model.y.shape[2])
+        if point.objective > (1.0 - 1e-4) * before:
+            break
+        before = point.objective
+    return u, v
+
+
+def alternate(model: SharedModel, point: Point, tol: float, record: Any = None) -> tuple[Array, Array, bool]:
+    """U step, then V step, from a point with its cores; `record(half_step, objective)` sees every half step."""
+    change, singular = model.solve_input(point.cores, point.v, point.moments, tol)
+    u, triangle = np.linalg.qr(point.u + change)
+    cores, v, last = triangle @ point.cores, point.v, "input_subspace"
+    if v.shape[1] < model.p:
+        raw, objective, flag = model.solve_output(u, cores, v, tol)
+        v, triangle = np.linalg.qr(raw)
+        cores, singular = cores @ triangle.T, singular or flag
+        if record is not None:
+            record(last, objective)
+        last = "output_subspace"
+    if record is not None:
+        record(last, model.residual_moments(np.matmul(u @ cores, v.T))[1])
+    return u, v, singular
+
+
+@dataclass(eq=False)
+class Run:
+    """One descent from one start."""
+
+    rule: SharedDescent
+    model: SharedModel
+    u: Array
+    v: Array
+    sweeps: int = 0
+    converged: bool = False
+    singular: bool = False
+    objectives: list[float] = field(default_factory=list)
+    core_objectives: list[float] = field(default_factory=list)
+    half_steps: list[str] = field(default_factory=list)
+    changes: list[float] = field(default_factory=list)
+    subspaces: list[tuple[Array, Array]] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.first = (self.u, self.v)
+        self.arrive(self.model.evaluate(self.u, self.v, keep_bases=self.rule.KEEP_BASES))
+
+    def arrive(self, point: Point) -> None:
+        """Make `point` the present one."""
+        self.u, self.v, self.point = point.u, point.v, point
+        self.record("cores", point.objective)
+        self.core_objectives.append(point.objective)
+        if self.rule.keep_history:
+            self.subspaces.append((self.u, self.v))
+
+    def record(self, half_step: str, objective: float) -> None:
+        """Note the objective after a half step."""
+        self.half_steps.append(half_step)
+        self.objectives.append(objective)
+
+    def advance(self, sweeps: int) -> None:
+        """Sweep until the stop rule, or until `sweeps` sweeps (counted from the start) are done."""
+        while not self.converged and self.sweeps < min(sweeps, self.rule.max_sweeps):
+            old = self.point
+            u, v, self.singular = self.rule.sweep(self)
+            self.changes.append(float(np.hypot(_moved(old.u, u), _moved(old.v, v))))
+            if self.point.u is not u:  # a line search may have evaluated the new point already
+                self.arrive(self.model.evaluate(u, v, keep_bases=self.rule.KEEP_BASES))
+            self.sweeps += 1
+            self.converged = self._remaining() <= max(
+                self.rule.tol, self.rule.noise_tol * statistical_error(self.model, self.point)
+            )
+
+    def _remaining(self) -> float:
+        """Estimated distance to the limit: geometric extrapolation of the last two changes."""
+        if self._at_rounding():
+            return 0.0
+        if len(self.changes) < 2:
+            return np.inf if self.changes[-1] > 0 else 0.0
+        before, last = self.changes[-2:]
+        if last >= before:
+            return np.inf if last > 0 else 0.0
+        return last * last / (before - last)
+
+    def _at_rounding(self) -> bool:
+        """Whether five sweeps changed the objective by no more than rounding does."""
+        past = self.core_objectives
+        return len(past) > 5 and past[-1] >= (1.0 - 1e-14) * past[-6]
+
+    @property
+    def slow(self) -> bool:
+        """Whether the last five sweeps contracted slowly."""
+        if self.converged or len(self.changes) < 6:
+            return False
+        return self.changes[-1] > self.rule.SLOW**5 * self.changes[-6]
+
+    def fit(self, data: Dataset, contestants: int) -> Fit:
+        """Return the present point as an estimate."""
+        history: dict[str, Any] = {
+            "objective": np.array(self.objectives),
+            "change": np.array(self.changes),
+            "contestants": contestants,
+        }
+        if self.rule.keep_history:
+            history["half_step"] = list(self.half_steps)
+            history["input_subspaces"] = [pair[0] for pair in self.subspaces]
+            history["output_subspaces"] = [pair[1] for pair in self.subspaces]
+        status, message = "converged", ""
+        if not self.converged:
+            status, message = "stopped", f"max_sweeps = {self.rule.max_sweeps} reached before the stop rule."
+        if self.singular or self.point.deficient.any():
+            status, message = "singular", SINGULAR
+        unknowns = degrees_of_freedom(self.model, self.point.cores)
+        if self.model.num_observations < unknowns:
+            status = "singular"
+            message = f"{self.model.num_observations} observations cannot determine {unknowns} degrees of freedom."
+        return Fit(
+            status=status,
+            message=message,
+            input_subspace=self.u,
+            output_subspace=self.v,
+            cores=self.point.cores,
+            pretrained=data.pretrained,
+            sweeps=self.sweeps,
+            history=history,
+        )
+
+
+def _moved(old: Array, new: Array) -> float:
+    """Root of the summed squared sines between two orthonormal bases."""
+    return float(np.linalg.norm(new - old @ (old.T @ new)))
