@@ -139,13 +139,18 @@ class Agenda:
         safe = tuple(e for e in segment.estimators if e not in self._dangerous)
         return replace(segment, estimators=safe) if safe else self._next()
 
-    def take(self) -> Chunk | None:
-        """Return work for one worker, or None when nothing can be done right now."""
+    def take(self, lonely: bool = True) -> Chunk | None:
+        """Return work for one worker, or None when nothing can be done right now.
+
+        Units to be run alone come first; without `lonely` nothing is returned while there are any.
+        """
+        if self._alone:
+            return Chunk((self._alone.popleft(),), alone=True) if lonely else None
         # Near the end chunks shrink, so that all workers finish together.
         room = min(MOST_TRIALS, max(1, math.ceil(self.trials_left / (2 * self._workers))))
         segments: list[Segment] = []
         seconds = 0.0
-        while room and seconds < CHUNK_SECONDS and not (self._alone and not segments):
+        while room and seconds < CHUNK_SECONDS:
             segment = self._next()
             if segment is None:
                 break
@@ -157,9 +162,9 @@ class Agenda:
             segments.append(segment)
             room -= len(segment.trials)
             seconds += len(segment.trials) * (each or 0.0)
-        if segments:
-            return Chunk(tuple(segments))
-        return Chunk((self._alone.popleft(),), alone=True) if self._alone else None
+        if not segments and self._alone:  # all that was ready turned out to be dangerous
+            return self.take(lonely)
+        return Chunk(tuple(segments)) if segments else None
 
     def measured(self, chunk: Chunk, trials: int, seconds: float) -> None:
         """Learn how long a trial takes."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import signal
 import sqlite3
@@ -166,9 +167,12 @@ def plot(run: Path, figures: Path | None, as_json: bool) -> None:
 @click.option("--out", default="report.html", show_default=True, type=click.Path(path_type=Path), help="Page.")
 def report(runs: Sequence[Path], out: Path) -> None:
     """Write one self-contained HTML page about finished studies."""
-    from colora_theory.report import write
     from colora_theory.results import Results
 
+    try:
+        write = importlib.import_module("colora_theory.report").write
+    except ModuleNotFoundError:
+        raise InputError("this version of colora_theory writes no reports yet.") from None
     write([Results.open(path) for path in runs], out)
     click.echo(str(out))
 

@@ -87,9 +87,11 @@ def _work(agenda: Agenda, recipe: Recipe, pool: Pool, writer: Writer, progress: 
     start, last, trials = time.monotonic(), 0.0, 0
     try:
         while True:
-            while len(flying) < pool.slots and (chunk := agenda.take()):
+            while len(flying) < pool.slots and (chunk := agenda.take(lonely=pool.isolating or not flying)):
                 future = pool.submit(run_chunk, recipe, chunk.segments, pool.in_worker)
                 flying[future] = chunk, time.monotonic()
+                if chunk.alone and not pool.isolating:
+                    wait(flying)  # and nothing beside it
             if not flying:
                 break
             for future in wait(flying, timeout=0.5, return_when=FIRST_COMPLETED).done:

@@ -25,7 +25,8 @@ class Pool(Protocol):
     """What the sweep needs of a pool."""
 
     slots: int
-    in_worker: bool
+    in_worker: bool  # whether a fit that hangs may end its process
+    isolating: bool  # whether a dying task is never mistaken for another one under way
 
     def submit(self, function: Callable[..., Any], *args: Any) -> Future[Any]:
         """Start a task; only called while fewer than `slots` are under way."""
@@ -54,7 +55,7 @@ def open_pool(backend: str, n_jobs: int, scheduler: str | None) -> Pool:
 class InlinePool:
     """This process itself: for debugging. A fit that kills its process kills the study (which can be resumed)."""
 
-    slots, in_worker = 1, False
+    slots, in_worker, isolating = 1, False, True
 
     def submit(self, function: Callable[..., Any], *args: Any) -> Future[Any]:
         future: Future[Any] = Future()
@@ -71,7 +72,7 @@ class InlinePool:
 class LokyPool:
     """`n_jobs` local processes. Kept warm between studies, because starting one costs the imports."""
 
-    in_worker = True
+    in_worker = isolating = True
 
     def __init__(self, n_jobs: int) -> None:
         self.slots = n_jobs
@@ -147,7 +148,7 @@ class DaskPool:
     is lost; a study must lose no more than that task.
     """
 
-    in_worker = True
+    in_worker, isolating = True, False  # Dask blames all tasks that were waiting at a lost worker
 
     def __init__(self, scheduler: str) -> None:
         try:
