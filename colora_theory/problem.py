@@ -274,11 +274,12 @@ def _word(name: str, value: object, words: tuple[str, ...]) -> None:
 def _integer(name: str, value: object, low: int) -> int:
     if isinstance(value, bool) or not isinstance(value, Integral):
         raise InputError(f"{name} must be an integer ≥ {low}, got {value!r}.")
-    if value < low:
-        raise InputError(f"{name} must be at least {low}, got {int(value)}.")
-    if value > 10**15:
-        raise InputError(f"{name} must be at most 10^15, got {int(value)}.")
-    return int(value)
+    number = int(value)
+    if number < low:
+        raise InputError(f"{name} must be at least {low}, got {number}.")
+    if number > 10**15:
+        raise InputError(f"{name} must be at most 10^15, got {number}.")
+    return number
 
 
 def _real(name: str, value: object, low: float, high: float) -> float:

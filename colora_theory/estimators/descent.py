@@ -207,7 +207,7 @@ class Run:
             old = self.point
             u, v, self.singular = self.rule.sweep(self)
             self.changes.append(float(np.hypot(_moved(old.u, u), _moved(old.v, v))))
-            if self.point.u is not u:  # a line search may have evaluated the new point already
+            if self.point.u is not u:  # a line search evaluates the new point itself
                 self.arrive(self.model.evaluate(u, v, keep_bases=self.rule.KEEP_BASES))
             self.sweeps += 1
             self.converged = self._remaining() <= max(
@@ -223,7 +223,8 @@ class Run:
         before, last = self.changes[-2:]
         if last >= before:
             return np.inf if last > 0 else 0.0
-        return last * last / (before - last)
+        rate = max(last / before, 0.1)  # one fast sweep does not promise another: inner solves are inexact
+        return last * rate / (1.0 - rate)
 
     def _at_rounding(self) -> bool:
         """Whether five sweeps changed the objective by no more than rounding does."""

@@ -22,9 +22,9 @@ class GaussNewton(SharedDescent):
     Algorithm   With Π_i the projector on the features of user i's core and r_i its residual, the step minimises
                 Σ_i ‖r_i − (I − Π_i) 𝒜_i(δU C_i Vᵀ + U C_i δVᵀ)‖² by conjugate gradients, preconditioned by
                 (Σ n_i C_iC_iᵀ)⁻¹ ⊗ I for U and (Σ n_i C_iᵀC_i)⁻¹ ⊗ I for V. Directions inside the present
-                subspaces are in the range of Π_i and drop out, so the gauge needs no constraint. The inner
-                accuracy follows the progress, which makes noiseless errors square from step to step; the step
-                is halved until the objective falls.
+                subspaces lie in the range of Π_i; they are projected out against rounding. The inner
+                accuracy follows the expected length of the step, so that noiseless errors square from step to
+                step; the step is halved until the objective falls.
     Cost        One pass for the point and one per inner iteration, O(N d (r + p)) each.
     Source      Golub & Pereyra 1973 (variable projection, Kaufman's simplification); Luo & Zhang 2021
                 (arXiv 2104.12031) for the local quadratic convergence of Riemannian Gauss–Newton.
@@ -36,21 +36,26 @@ class GaussNewton(SharedDescent):
     def sweep(self, run: Run) -> tuple[Array, Array, bool]:
         """One Gauss–Newton step with backtracking; the new point becomes the run's present one."""
         model, old = run.model, run.point
-        tol = min([0.1, *run.changes[-1:]])
-        change_u, change_v, singular = gauss_newton_step(model, old, tol)
+        change_u, change_v, singular = gauss_newton_step(model, old)
         for halvings in range(8):
             scale = 0.5**halvings
             u = np.linalg.qr(old.u + scale * change_u)[0]
             v = old.v if change_v is None else np.linalg.qr(old.v + scale * change_v)[0]
             point = model.evaluate(u, v, keep_bases=True)
             if point.objective <= old.objective:
-                break
-        run.arrive(point)
-        return point.u, point.v, singular
+                run.arrive(point)
+                return point.u, point.v, singular
+        return old.u, old.v, singular  # no descent left: the point is stationary to rounding
 
 
-def gauss_newton_step(model: SharedModel, point: Point, tol: float) -> tuple[Array, Array | None, bool]:
-    """Changes of U and of V (None when V spans the output space), and whether the system was singular."""
+def gauss_newton_step(
+    model: SharedModel, point: Point, tol: float | None = None
+) -> tuple[Array, Array | None, bool]:
+    """Changes of U and of V (None when V spans the output space), and whether the system was singular.
+
+    `tol` is the relative residual of the inner solve. None takes the length of the preconditioned gradient, which
+    estimates the length of the step itself: an error e is then followed by one of order e².
+    """
     u, v, cores = point.u, point.v, point.cores
     shared_output = v.shape[1] < model.p
     cut = u.size
@@ -63,9 +68,9 @@ def gauss_newton_step(model: SharedModel, point: Point, tol: float) -> tuple[Arr
         flat |= other
 
     def gather(moments: Array) -> Array:
-        parts = [(sum_products(moments, core_rows)).ravel()]
+        parts = [_outside(u, sum_products(moments, core_rows)).ravel()]
         if shared_output:
-            parts.append(sum_products(moments.swapaxes(1, 2), side).ravel())
+            parts.append(_outside(v, sum_products(moments.swapaxes(1, 2), side)).ravel())
         return np.concatenate(parts)
 
     def normal(change: Array) -> Array:
@@ -75,12 +80,15 @@ def gauss_newton_step(model: SharedModel, point: Point, tol: float) -> tuple[Arr
         return gather(model.projected_normal(weights, point))
 
     def precondition(change: Array) -> Array:
-        parts = [_outside(u, change[:cut].reshape(u.shape) @ inverse_u).ravel()]
+        parts = [(change[:cut].reshape(u.shape) @ inverse_u).ravel()]
         if shared_output:
-            parts.append(_outside(v, change[cut:].reshape(v.shape) @ inverse_v).ravel())
+            parts.append((change[cut:].reshape(v.shape) @ inverse_v).ravel())
         return np.concatenate(parts)
 
-    change, singular = conjugate_gradients(normal, gather(point.moments), precondition, tol)
+    right = gather(point.moments)
+    if tol is None:
+        tol = min(0.1, float(np.linalg.norm(precondition(right))))
+    change, singular = conjugate_gradients(normal, right, precondition, tol)
     change_v = change[cut:].reshape(v.shape) if shared_output else None
     return change[:cut].reshape(u.shape), change_v, singular or flat
 

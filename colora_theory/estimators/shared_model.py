@@ -187,12 +187,13 @@ class SharedModel:
 
 def sum_products(left: Array, right: Array) -> Array:
     """Σ_i L_i R_iᵀ for stacks of shape (k, a, c) and (k, b, c); shape (a, b)."""
-    return np.asarray(np.tensordot(left, right, axes=([0, 2], [0, 2])))
+    return np.asarray(np.tensordot(left, right, axes=([0, 2], [0, 2])), dtype=np.float64)
 
 
 def _ridge(features: Array, targets: Array, penalty: float) -> Array:
     transposed = features.swapaxes(1, 2)
-    return np.linalg.solve(transposed @ features + penalty * np.eye(features.shape[2]), transposed @ targets)
+    gram = transposed @ features + penalty * np.eye(features.shape[2])
+    return np.asarray(np.linalg.solve(gram, transposed @ targets), dtype=np.float64)
 
 
 def _basis(features: Array) -> Array:
