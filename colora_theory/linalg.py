@@ -26,7 +26,7 @@ def orthonormal(matrix: Array) -> Array:
 
 
 def _missed(estimate: Array, target: Array) -> Array:
-    """Part of the target subspace outside the estimated one; exact down to rounding, no arccos."""
+    """Part of the target subspace outside the estimated one; exact down to rounding, unlike an inverse cosine."""
     e, t = orthonormal(np.asarray(estimate, float)), orthonormal(np.asarray(target, float))
     outside = t - e @ (e.T @ t)
     return outside - e @ (e.T @ outside)
