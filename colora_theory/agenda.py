@@ -146,25 +146,31 @@ class Agenda:
         """
         if self._alone:
             return Chunk((self._alone.popleft(),), alone=True) if lonely else None
-        # Near the end chunks shrink, so that all workers finish together.
-        room = min(MOST_TRIALS, max(1, math.ceil(self.trials_left / (2 * self._workers))))
         segments: list[Segment] = []
-        seconds = 0.0
-        while room and seconds < CHUNK_SECONDS:
+        seconds, count, limit = 0.0, 0, self._share()
+        while count < limit and seconds < CHUNK_SECONDS:
             segment = self._next()
             if segment is None:
                 break
             each = self._seconds.get(segment.cell, self._latest)
-            fitting = room if each is None else min(room, max(1, int((CHUNK_SECONDS - seconds) / max(each, 1e-6))))
+            fitting = limit - count
+            if each is not None:
+                fitting = min(fitting, max(1, int((CHUNK_SECONDS - seconds) / max(each, 1e-6))))
             if len(segment.trials) > fitting:
                 self._ready.appendleft(replace(segment, trials=segment.trials[fitting:]))
                 segment = replace(segment, trials=segment.trials[:fitting])
             segments.append(segment)
-            room -= len(segment.trials)
+            count += len(segment.trials)
             seconds += len(segment.trials) * (each or 0.0)
         if not segments and self._alone:  # all that was ready turned out to be dangerous
             return self.take(lonely)
         return Chunk(tuple(segments)) if segments else None
+
+    def _share(self) -> int:
+        """Most trials for one chunk: fewer near the end, so that all workers finish together, but no crumbs."""
+        share = self.trials_left if self._workers == 1 else math.ceil(self.trials_left / (2 * self._workers))
+        crumb = int(CHUNK_SECONDS / 10 / self._latest) if self._latest else 1
+        return min(MOST_TRIALS, max(1, share, crumb))
 
     def measured(self, chunk: Chunk, trials: int, seconds: float) -> None:
         """Learn how long a trial takes."""
