@@ -17,7 +17,7 @@ COPIES: Final = 2
 def trial_bytes(problem: Problem) -> int:
     """Return the memory one trial needs at least, in bytes."""
     k, d, p = problem.num_users, problem.dim_in, problem.dim_out
-    rows = max(problem.counts)
+    rows = problem.num_samples if isinstance(problem.num_samples, int) else max(problem.num_samples)
     if problem.design == "regression":
         rows = d + p if problem.sampling == "sufficient" else rows
         row = d + p

@@ -181,10 +181,11 @@ class Problem:
                     "sampling = 'sufficient' has no intercepts, got "
                     f"intercept_std = {self.intercept_std:g}; use sampling = 'rows'."
                 )
-            if min(self.counts) < self.num_features:
+            least = self.num_samples if isinstance(self.num_samples, int) else min(self.num_samples)
+            if least < self.num_features:
                 raise InputError(
                     f"sampling = 'sufficient' needs num_samples ≥ {self.num_features} (the unknowns of one "
-                    f"user's regression), got {min(self.counts)}; use sampling = 'rows'."
+                    f"user's regression), got {least}; use sampling = 'rows'."
                 )
         if self.design == "sensing" and self.intercept_std:
             raise InputError("intercept_std needs design = 'regression', got 'sensing'.")
@@ -285,7 +286,10 @@ def _integer(name: str, value: object, low: int) -> int:
 def _real(name: str, value: object, low: float, high: float) -> float:
     if isinstance(value, bool) or not isinstance(value, Real):
         raise InputError(f"{name} must be a number between {low:g} and {high:g}, got {value!r}.")
-    number = float(value)
+    try:
+        number = float(value)
+    except OverflowError:  # an integer beyond all floats
+        number = math.inf
     if not math.isfinite(number) or not low <= number <= high:
         raise InputError(f"{name} must be a finite number between {low:g} and {high:g}, got {number:g}.")
     return number

@@ -124,16 +124,14 @@ def _speed(agenda: Agenda, trials: int, seconds: float) -> dict[str, Any]:
 
 def _stored(study: Study, writer: Writer) -> list[list[bytearray]]:
     """Mark which trials are stored: one byte per row, all that a study of any length keeps in memory."""
-    size = study.run.most_trials
     out = []
     for cell in range(len(study.cells)):
         marks = [bytearray() for _ in study.estimators]
         for estimator, mark in enumerate(marks):
             for trial in writer.stored(cell, estimator):
-                if trial < size:
-                    if not mark:
-                        mark.extend(bytes(size))
-                    mark[trial] = 1
+                if trial >= len(mark):
+                    mark.extend(bytes(trial + 1 - len(mark)))
+                mark[trial] = 1
         out.append(marks)
     return out
 

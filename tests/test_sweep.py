@@ -223,6 +223,8 @@ def test_a_problem_that_does_not_fit_is_refused_with_its_size(tmp_path):
     study = build(problem={"num_samples": 10**10, "dim_in": 50, "rank": 2})
     with pytest.raises(InputError, match=r"num_users = 3 needs .* TB of memory"):
         run(study, tmp_path / "a")
+    with pytest.raises(InputError, match="num_users = 1000000000000 needs"):
+        run(build(grid={"num_users": [10**12]}), tmp_path / "a")
     small = Problem(num_users=3, num_samples=10**10, dim_in=50, rank=2, sampling="sufficient")
     assert memory.trial_bytes(small) < 1e6
     assert memory.trial_bytes(small.replace(design="sensing", dim_out=2)) > memory.trial_bytes(small)
