@@ -9,7 +9,7 @@ from reference import altmin_sweep
 
 import colora_theory as ct
 from colora_theory.estimators.altmin import AltMin
-from colora_theory.estimators.starts import second_moment, split_half
+from colora_theory.estimators.starts import start as starting_subspaces
 from colora_theory.linalg import haar
 
 
@@ -63,7 +63,7 @@ def test_noiseless_recovery_is_exact(shape: dict[str, object]) -> None:
         np.testing.assert_allclose(fit.weights, truth.weights, atol=1e-9)
 
 
-@pytest.mark.parametrize("start", ["split_half", "second_moment", "random"])
+@pytest.mark.parametrize("start", ["split_half", "second_moment", "distinct_pairs", "random"])
 def test_every_start_leads_to_the_truth(start: str) -> None:
     p = ct.Problem(num_users=40, num_samples=25, dim_in=15, dim_out=3, rank=2)
     truth, data = draw(p, 0)
@@ -78,7 +78,10 @@ def test_spectral_starts_are_consistent(design: str) -> None:
     for n in (200, 20_000):
         p = ct.Problem(num_users=10, num_samples=n, dim_in=6, dim_out=4, rank=2, noise_std=0.5, design=design)
         truth, data = draw(p, 0)
-        starts = (split_half(data, (2, 2)), second_moment(data, (2, 2)))
+        starts = [
+            starting_subspaces(data, (2, 2), kind, None)
+            for kind in ("split_half", "second_moment", "distinct_pairs")
+        ]
         found.append(
             [
                 (ct.subspace_distance(u, truth.input_subspace), ct.subspace_distance(v, truth.output_subspace))
@@ -200,10 +203,10 @@ def test_users_without_rows_and_all_zero_data_do_not_crash() -> None:
 @pytest.mark.parametrize(
     ("params", "words"),
     [
-        ({"rank": 9}, r"rank must lie between 1 and min\(dim_in, num_users \* rank_out\) = 8, got 9"),
+        ({"rank": 9}, r"rank must be at most min\(dim_in, num_users \* rank_out\) = 8, got 9"),
         ({"rank": 0}, "got 0"),
         ({"rank": None}, "rank must be given"),
-        ({"rank": (2, 2)}, "rank_out must lie between 1 and dim_out = 1, got 2"),
+        ({"rank": (2, 2)}, "rank_out at most dim_out = 1, got 2"),
         ({"rank": (1, 2, 3)}, "rank must be one integer"),
         ({"rank": 2, "start": "spectral"}, "start must be one of"),
         ({"rank": 2, "tol": -1.0}, "tol must be a number ≥ 0"),

@@ -21,6 +21,9 @@ from colora_theory.estimators.shared_model import (
 from colora_theory.estimators.starts import STARTS, random_start, start
 from colora_theory.linalg import Array
 
+#: Changes of the subspaces below this are rounding.
+_ROUNDING = 1e-12
+
 SINGULAR = "a least-squares step was rank deficient; its minimum-norm solution was taken."
 
 
@@ -139,9 +142,10 @@ def warm_up(model: SharedModel, u: Array, v: Array, strength: float, sweeps: int
         return u, v
     core_power = response_power / (covariate_power * u.shape[1] * v.shape[1])
     variance = response_power / (rows * model.y.shape[2])
+    least = 1e-12 * covariate_power / model.k  # keeps the shrunken cores solvable when nothing is left to fit
     before = np.inf
     for _ in range(sweeps):
-        point = model.evaluate(u, v, ridge=max(strength * variance / core_power, 1e-300))
+        point = model.evaluate(u, v, ridge=max(strength * variance / core_power, least))
         u, v, _ = alternate(model, point, 0.1)
         variance = point.objective / (rows * model.y.shape[2])
         if point.objective > (1.0 - 1e-4) * before:
@@ -205,8 +209,10 @@ class Run:
         """Sweep until the stop rule, or until `sweeps` sweeps (counted from the start) are done."""
         while not self.converged and self.sweeps < min(sweeps, self.rule.max_sweeps):
             old = self.point
-            u, v, self.singular = self.rule.sweep(self)
+            u, v, singular = self.rule.sweep(self)
             self.changes.append(float(np.hypot(_moved(old.u, u), _moved(old.v, v))))
+            if self.changes[-1] > _ROUNDING:  # a step made of rounding errors says nothing about the problem
+                self.singular = singular
             if self.point.u is not u:  # a line search evaluates the new point itself
                 self.arrive(self.model.evaluate(u, v, keep_bases=self.rule.KEEP_BASES))
             self.sweeps += 1

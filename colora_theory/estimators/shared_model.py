@@ -54,8 +54,8 @@ class SharedModel:
         self.k, self.d, self.p = data.num_users, data.dim_in, data.dim_out
         self.regression = data.design == "regression"
         m = data.covariates.shape[1]
-        self.x = data.covariates.reshape(self.k, m, -1)
-        self.y = data.residual_responses().reshape(self.k, m, -1)
+        self.x = data.covariates.reshape(self.k, m, self.d if self.regression else self.d * self.p)
+        self.y = data.residual_responses().reshape(self.k, m, self.p if self.regression else 1)
         self.counts = data.counts.astype(float)
         self.num_observations = data.num_observations
         step = max(1, _BLOCK_BYTES // max(1, self.x[0].nbytes))
@@ -206,22 +206,32 @@ def _basis(features: Array) -> Array:
 
 def resolve_rank(rank: int | tuple[int, int] | None, data: Dataset) -> tuple[int, int]:
     """Return (rank_in, rank_out), refusing ranks that the data's shape excludes."""
+    pair = rank_numbers(rank)
+    if len(pair) == 1:
+        pair = (pair[0], min(pair[0], data.dim_out))
+    r1, r2 = pair
+    if r2 > data.dim_out:
+        raise InputError(f"rank must have rank_out at most dim_out = {data.dim_out}, got {r2}; lower it.")
+    most = min(data.dim_in, data.num_users * r2)
+    if r1 > most:
+        raise InputError(f"rank must be at most min(dim_in, num_users * rank_out) = {most}, got {r1}; lower rank.")
+    if r2 > data.num_users * r1:
+        raise InputError(f"rank must have rank_out at most num_users * rank_in = {data.num_users * r1}, got {r2}.")
+    return r1, r2
+
+
+def rank_numbers(rank: int | tuple[int, int] | None) -> tuple[int, ...]:
+    """Return the one or two integers ≥ 1 that a rank consists of."""
     if rank is None:
         raise InputError("rank must be given for this estimator: one integer, or (rank_in, rank_out).")
-    pair = (rank, min(rank, data.dim_out)) if isinstance(rank, int | np.integer) else tuple(rank)
-    if len(pair) != 2 or any(isinstance(r, bool) or not isinstance(r, int | np.integer) for r in pair):
+    values = tuple(rank) if isinstance(rank, tuple | list) else (rank,)
+    if len(values) not in (1, 2) or any(
+        isinstance(r, bool) or not isinstance(r, int | np.integer) for r in values
+    ):
         raise InputError(f"rank must be one integer or (rank_in, rank_out), got {rank!r}.")
-    r1, r2 = int(pair[0]), int(pair[1])
-    if not 1 <= r2 <= data.dim_out:
-        raise InputError(f"rank_out must lie between 1 and dim_out = {data.dim_out}, got {r2}.")
-    most = min(data.dim_in, data.num_users * r2)
-    if not 1 <= r1 <= most:
-        raise InputError(
-            f"rank must lie between 1 and min(dim_in, num_users * rank_out) = {most}, got {r1}; lower rank."
-        )
-    if r2 > data.num_users * r1:
-        raise InputError(f"rank_out must be at most num_users * rank = {data.num_users * r1}, got {r2}.")
-    return r1, r2
+    if min(values) < 1:
+        raise InputError(f"rank must be at least 1, got {rank!r}.")
+    return tuple(int(r) for r in values)
 
 
 def given_start(

@@ -12,7 +12,8 @@ from colora_theory.errors import InputError
 from colora_theory.estimators.shared_model import SharedModel
 from colora_theory.linalg import Array, haar
 
-STARTS: Final = ("split_half", "second_moment", "random")
+SPECTRAL: Final = ("split_half", "second_moment", "distinct_pairs")
+STARTS: Final = (*SPECTRAL, "random")
 
 
 def leading(moment: Array, rank: int) -> Array:
@@ -27,7 +28,10 @@ def start(data: Dataset, rank: tuple[int, int], kind: str, rng: np.random.Genera
     """Return starting subspaces U, shape (dim_in, rank_in), and V, shape (dim_out, rank_out)."""
     if kind == "random":
         return random_start(data, rank, rng)
-    return split_half(data, rank, rng) if kind == "split_half" else second_moment(data, rank)
+    if kind == "split_half":
+        return split_half(data, rank, rng)
+    left, right = second_moments(data) if kind == "second_moment" else distinct_pairs(data)
+    return leading(left, rank[0]), leading(right, rank[1])
 
 
 def split_half(
@@ -52,11 +56,11 @@ def split_half(
     return leading(left + left.T, rank[0]), v
 
 
-def second_moment(data: Dataset, rank: tuple[int, int]) -> tuple[Array, Array]:
-    """Top eigenvectors of Σ ‖y‖² x xᵀ and Σ y yᵀ (sensing: Σ y² A Aᵀ and Σ y² AᵀA); needs samples."""
+def second_moments(data: Dataset) -> tuple[Array, Array]:
+    """Σ ‖y‖² x xᵀ and Σ y yᵀ (sensing: Σ y² A Aᵀ and Σ y² AᵀA), shapes (d, d) and (p, p); needs samples."""
     if data.sufficient:
         raise InputError(
-            "start = 'second_moment' needs samples, got sufficient rows; use start = 'split_half' or 'random'."
+            "moments of single samples need raw rows, got sufficient rows; use the split_half moment or 'random'."
         )
     model = SharedModel(data)
     left, right = np.zeros((model.d, model.d)), np.zeros((model.p, model.p))
@@ -68,7 +72,23 @@ def second_moment(data: Dataset, rank: tuple[int, int]) -> tuple[Array, Array]:
             right += np.tensordot(stack, stack, axes=([0, 1], [0, 1]))
     if model.regression:
         right = _response_moment([model])
-    return leading(left, rank[0]), leading(right, rank[1])
+    return left, right
+
+
+def distinct_pairs(data: Dataset) -> tuple[Array, Array]:
+    """Σ_i Σ_{j≠l} (x_j y_jᵀ)(x_l y_lᵀ)ᵀ/(n_i − 1), and Σ y yᵀ or its sensing counterpart; needs samples.
+
+    All pairs of a user less the diagonal ones: Σ_{j,l} − Σ_j. Users are weighted by their samples.
+    """
+    left, right = np.zeros((data.dim_in, data.dim_in)), np.zeros((data.dim_out, data.dim_out))
+    for i in range(data.num_users):
+        one = data.take(slice(i, i + 1))
+        diagonal = second_moments(one)
+        cross = _cross(SharedModel(one))[0]
+        pairs = max(float(data.counts[i]) - 1.0, 1.0)
+        left += (cross @ cross.T - diagonal[0]) / pairs
+        right += diagonal[1] if data.design == "regression" else (cross.T @ cross - diagonal[1]) / pairs
+    return left, right
 
 
 def random_start(data: Dataset, rank: tuple[int, int], rng: np.random.Generator | None) -> tuple[Array, Array]:
