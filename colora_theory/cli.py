@@ -32,8 +32,13 @@ class Commands(click.Group):
 
         try:
             return super().invoke(ctx)
-        except (InputError, EngineError, sqlite3.Error) as error:
+        except (InputError, EngineError) as error:
             click.echo(f"Error: {error}", err=True)
+            ctx.exit(REFUSED)
+        except BrokenPipeError:
+            raise  # `… | head`: click ends quietly
+        except (sqlite3.Error, OSError) as error:
+            click.echo(f"Error: {error}; what is stored is kept, the same command resumes.", err=True)
             ctx.exit(REFUSED)
         except KeyboardInterrupt:
             click.echo("interrupted; everything finished so far is stored, the same command resumes.", err=True)

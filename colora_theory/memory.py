@@ -45,10 +45,10 @@ def check(study: Study, n_jobs: int) -> None:
     for cell in study.cells:
         need = trial_bytes(cell.problem)
         if need > share:
+            advice = "" if cell.problem.sampling == "sufficient" else ", or set sampling = 'sufficient'"
             raise InputError(
                 f"a trial of the cell with {cell} needs {size(need)} of memory, and {size(share)} are free "
-                f"for each of {n_jobs} worker(s); make the problem smaller, use fewer workers, or set "
-                "sampling = 'sufficient'."
+                f"for each of {n_jobs} worker(s); make the problem smaller, use fewer workers{advice}."
             )
 
 

@@ -14,6 +14,7 @@ import math
 import sqlite3
 import time
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Final
 
@@ -138,7 +139,7 @@ class Writer:
                 for c, e, name, n, mean, m2 in self.connection.execute("SELECT * FROM tally")
             }
             self._touched: set[tuple[int, int, str]] = set()
-            self._pending, self._committed = 0, time.monotonic()
+            self._pending, self._committed, self._abandoned = 0, time.monotonic(), False
         except BaseException:
             self._lock.close()
             raise
@@ -157,30 +158,45 @@ class Writer:
 
     def set_meta(self, **entries: Any) -> None:
         """Write entries of the store's description (in the running transaction, if there is one)."""
-        _set_meta(self.connection, entries)
+        if not self._abandoned:
+            _set_meta(self.connection, entries)
 
     def add(self, rows: Iterable[Row]) -> None:
         """Add rows; they are durable after the next commit, which happens by itself."""
         rows = list(rows)
         if not rows:
             return
-        if not self._pending:
-            self.connection.execute("BEGIN")
-        self.connection.executemany(
-            self._insert,
-            [
-                (self.cells[r.cell], self.estimators[r.estimator], r.trial, r.status, r.message, *r.values)
-                for r in rows
-            ],
-        )
-        for row in rows:
-            cell, estimator = self.cells[row.cell], self.estimators[row.estimator]
-            self._count((cell, estimator, f"status:{row.status}"), 0.0)
-            for name, value in zip(self._columns, row.values, strict=True):
-                if value is not None:
-                    self._count((cell, estimator, name), value)
-        self._pending += len(rows)
+        with self._all_or_nothing():
+            if not self._pending:
+                self.connection.execute("BEGIN")
+            self._pending += len(rows)
+            self.connection.executemany(
+                self._insert,
+                [
+                    (self.cells[r.cell], self.estimators[r.estimator], r.trial, r.status, r.message, *r.values)
+                    for r in rows
+                ],
+            )
+            for row in rows:
+                cell, estimator = self.cells[row.cell], self.estimators[row.estimator]
+                self._count((cell, estimator, f"status:{row.status}"), 0.0)
+                for name, value in zip(self._columns, row.values, strict=True):
+                    if value is not None:
+                        self._count((cell, estimator, name), value)
         self.tick()
+
+    @contextmanager
+    def _all_or_nothing(self) -> Iterator[None]:
+        """Give up the running transaction, and all later ones, when anything (a full disk, Ctrl-C) cuts in:
+        the tally must never be committed without the rows it counts, nor the rows without it.
+        """
+        try:
+            yield
+        except BaseException:
+            self._abandoned = True
+            if self.connection.in_transaction:
+                self.connection.execute("ROLLBACK")
+            raise
 
     def _count(self, key: tuple[int, int, str], value: float) -> None:
         n, mean, m2 = self._tally.get(key, (0, 0.0, 0.0))
@@ -196,12 +212,13 @@ class Writer:
 
     def commit(self) -> None:
         """Make all added rows durable."""
-        if self._pending:
-            self.connection.executemany(
-                "INSERT OR REPLACE INTO tally VALUES (?, ?, ?, ?, ?, ?)",
-                [(*key, *(_storable(v) for v in self._tally[key])) for key in self._touched],
-            )
-            self.connection.execute("COMMIT")
+        if self._pending and not self._abandoned:
+            with self._all_or_nothing():
+                self.connection.executemany(
+                    "INSERT OR REPLACE INTO tally VALUES (?, ?, ?, ?, ?, ?)",
+                    [(*key, *(_storable(v) for v in self._tally[key])) for key in self._touched],
+                )
+                self.connection.execute("COMMIT")
             self._touched.clear()
         self._pending, self._committed = 0, time.monotonic()
 

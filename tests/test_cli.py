@@ -185,6 +185,14 @@ def test_a_trial_that_differs_exits_1(study, monkeypatch):
     assert "DIFFERENT" in result.output
 
 
+def test_a_full_disk_exits_2_in_one_sentence(study, monkeypatch):
+    def full(*args, **kwargs):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("colora_theory.sweep.describe_folder", full)
+    assert "No space left on device; what is stored is kept" in call("run", study, "--quiet", code=2)
+
+
 def test_studies_without_figures_have_nothing_to_plot(study, tmp_path):
     (tmp_path / "plain.toml").write_text(STUDY[: STUDY.index("[[figure]]")])
     call("run", "plain.toml", "--quiet", "--quick", "--backend", "inline", "--out", "p")

@@ -77,6 +77,51 @@ def test_a_row_is_never_written_twice(writer):
         writer.add(rows([1]))
 
 
+def add_all(writer, trials):
+    """Add rows ten at a time, as chunks come in."""
+    for first in trials[::10]:
+        writer.add(rows(range(first, first + 10)))
+
+
+def counted(out):
+    """Rows by the rows themselves, and by the tally."""
+    connection = store.connect(out / store.FILE)
+    try:
+        assert connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+        return connection.execute("SELECT count(*) FROM trial").fetchone()[0], Results.open(out).counts()[0]
+    finally:
+        connection.close()
+
+
+def test_a_full_disk_leaves_rows_and_tally_in_step(writer, tmp_path):
+    writer.add(rows(range(2000)))
+    pages = writer.connection.execute("PRAGMA page_count").fetchone()[0]
+    writer.connection.execute(f"PRAGMA max_page_count = {pages + 3}")
+    with pytest.raises(sqlite3.OperationalError, match="full"):
+        add_all(writer, range(2000, 9000))
+    writer.set_meta(progress={})
+    writer.close()
+    there, told = counted(tmp_path / "run")
+    assert there == told >= 2000
+
+
+@pytest.mark.parametrize("moment", [0, 1, 5, 40])
+def test_an_interruption_in_the_writer_leaves_rows_and_tally_in_step(writer, tmp_path, monkeypatch, moment):
+    writer.add(rows(range(1200)))
+    calls, count = iter(range(moment)), writer._count
+
+    def interrupted(*arguments):
+        if next(calls, None) is None:
+            raise KeyboardInterrupt
+        count(*arguments)
+
+    monkeypatch.setattr(writer, "_count", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        add_all(writer, range(1200, 1300))
+    writer.close()
+    assert counted(tmp_path / "run") == (1200, 1200)
+
+
 def test_one_writer_many_readers(writer, tmp_path):
     writer.add(rows(range(3)))
     writer.commit()
