@@ -25,12 +25,13 @@ from colora_theory import estimators, guarantees, metrics
 from colora_theory.data import Dataset, sample_data
 from colora_theory.errors import InputError, nearest
 from colora_theory.estimators import Estimator, Fit
+from colora_theory.evidence import MIN_TRIALS, Claim, Sample, Verdict, judge, judge_rate
 from colora_theory.guarantees import Guarantee
 from colora_theory.problem import Problem
 from colora_theory.study import Cell
 from colora_theory.trial import DATA, ESTIMATOR, TRUTH, describe, stream
 from colora_theory.truth import Truth, sample_truth
-from colora_theory.verdicts import MIN_TRIALS, Claim, Sample, Verdict, claim_of, inapplicable, judge, judge_rate
+from colora_theory.verdicts import claim_of, inapplicable, is_scaling
 
 __all__ = ["assert_guarantee", "assert_holds", "assert_rate", "replay"]
 
@@ -75,7 +76,7 @@ def assert_guarantee(
             f"assert_guarantee checks upper, lower and equality claims; {guarantee.name!r} has side "
             f"{guarantee.side!r}: check it by a study."
         )
-    if guarantee.kind == "rate":
+    if is_scaling(guarantee):
         raise InputError(f"{guarantee.name!r} is a rate and needs a grid of problems; use assert_rate or a study.")
     runner = _Runner(problem, _estimator(estimator, params, guarantee.estimators, problem), seed)
     if why := inapplicable(guarantee, problem):
@@ -163,7 +164,7 @@ def assert_rate(
     """Assert that the mean of a metric follows `value ** slope` as one field of the problem takes `values`.
 
     The constant is calibrated on every other value and tested on the rest, together with the log-log slope
-    (tolerances: verdicts.RATE_MARGIN, verdicts.SLOPE_MARGIN). side "upper": at most this rate; "lower": at least.
+    (tolerances: evidence.RATE_MARGIN, evidence.SLOPE_MARGIN). side "upper": at most this rate; "lower": at least.
 
     Raises AssertionError when violated (or, with `strict`, inconclusive).
     """

@@ -11,10 +11,8 @@ import pytest
 from scipy import stats
 
 import colora_theory as ct
-from colora_theory import verdicts
-from colora_theory.guarantees import Guarantee, Hypothesis, register
-from colora_theory.linalg import minimum_norm
-from colora_theory.verdicts import (
+from colora_theory import evidence, verdicts
+from colora_theory.evidence import (
     Claim,
     Sample,
     clopper_pearson,
@@ -24,6 +22,8 @@ from colora_theory.verdicts import (
     judge_rate,
     skewed_mean,
 )
+from colora_theory.guarantees import Guarantee, Hypothesis, register
+from colora_theory.linalg import minimum_norm
 
 PROBLEM = ct.Problem(num_users=2, num_samples=9, dim_in=4, rank=1, noise_std=0.5)
 
@@ -115,7 +115,7 @@ def test_statuses(side, form, observed, claimed, status):
     claim = Claim(side, form, delta=0.01, trivial=0.0 if side == "lower" else math.inf)
     verdict = judge(claim, Sample.of(observed, claimed), alpha=0.01)
     assert verdict.status == status
-    assert verdict.status in verdicts.STATUSES
+    assert verdict.status in evidence.STATUSES
     assert str(verdict).count(status) == 1
     with pytest.raises(TypeError, match="compare verdict"):
         bool(verdict)
@@ -153,7 +153,7 @@ def test_rate_claims_use_the_exact_binomial_test():
     claim = Claim("upper", "rate", delta=0.1)
     for violations in range(0, 60, 7):
         sample = Sample.of(np.r_[np.full(violations, 2.0), np.zeros(100 - violations)], 1.0)
-        p = verdicts.p_value(claim, sample)
+        p = evidence.p_value(claim, sample)
         exact = math.fsum(math.comb(100, k) * 0.1**k * 0.9 ** (100 - k) for k in range(violations, 101))
         assert p == pytest.approx(exact, rel=1e-9)
 

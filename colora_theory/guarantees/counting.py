@@ -8,7 +8,7 @@ from colora_theory.errors import InputError
 from colora_theory.guarantees.base import Guarantee, Hypothesis, register
 from colora_theory.guarantees.hypotheses import homogeneous, noiseless
 from colora_theory.guarantees.tangent import tangent_system
-from colora_theory.metrics import success
+from colora_theory.metrics import SUCCESS_DISTANCE, relative_error
 from colora_theory.problem import Problem
 
 if TYPE_CHECKING:
@@ -76,7 +76,11 @@ class Counting(Guarantee):
         return [homogeneous(problem)]
 
     def test_conditions(self, problem: Problem) -> list[Hypothesis]:
-        return [noiseless(problem)]  # with noise "success" is a softer notion than recovery
+        unknown = problem.rank_in < problem.dim_in
+        return [
+            noiseless(problem),  # with noise "success" is a softer notion than recovery
+            Hypothesis("rank_in < dim_in", unknown, "with rank_in = dim_in there is no subspace to succeed in."),
+        ]
 
     def formula(self, problem: Problem) -> float:
         unknowns, each = shared_unknowns(problem)
@@ -102,9 +106,10 @@ class LocalIdentifiability(Guarantee):
 
     Let J be the Jacobian of all responses in (U, C_i, V) at the truth. The truth is locally the only weight that
     explains noiseless data if rank J = r1(d−r1) + r2(p−r2) + k r1 r2 (degrees of freedom). Otherwise, for
-    generic designs, it is not isolated and no method can tell it from its neighbours. Claim for each trial:
+    generic designs, it is not isolated and no method can tell it from its neighbours. Claim for each trial, with
+    recovery = 1 if ‖Ŵ − W‖ ≤ 10⁻³ ‖W − W_0‖ for the stacked weights and 0 otherwise:
 
-        success ≤ 1 if rank J = degrees of freedom, else 0.
+        recovery ≤ 1 if rank J = degrees of freedom, else 0.
 
     Hypotheses: noiseless, every user inside the shared model. Evaluated on the realised data.
     Kind: certificate. Source: constant-rank theorem; docs/theory.md, "Counting". Says nothing (vacuous) in
@@ -114,7 +119,7 @@ class LocalIdentifiability(Guarantee):
     name = "local_identifiability"
     kind = "certificate"
     side = "upper"
-    metric = "success"
+    metric = "recovery"
     expectation = False
     per_trial = True
     source = "docs/theory.md#counting"
@@ -127,5 +132,8 @@ class LocalIdentifiability(Guarantee):
         return float(system is not None and system.identifiable)
 
     def observed(self, problem: Problem, truth: Truth, data: Dataset, fit: Any) -> float:
-        """Success of the fit, 1 or 0."""
-        return success(problem, truth, fit)
+        """Whether the weights are recovered, 1 or 0."""
+        return float(relative_error(problem, truth, fit) <= SUCCESS_DISTANCE)
+
+    def trivial(self, problem: Problem) -> float:
+        return 1.0
