@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from colora_theory.errors import InputError
     from colora_theory.linalg import subspace_distance
     from colora_theory.problem import Problem
+    from colora_theory.regressor import CoLoRARegressor
     from colora_theory.results import Results
     from colora_theory.study import Study
     from colora_theory.sweep import run
@@ -24,6 +25,7 @@ __version__ = "0.1.0"
 
 _MODULES = ("estimators", "guarantees", "metrics", "testing")
 _HOMES = {
+    "CoLoRARegressor": "regressor",
     "Dataset": "data",
     "InputError": "errors",
     "Problem": "problem",
@@ -43,6 +45,7 @@ __all__ = [  # noqa: RUF022 (grouped: modules, then names)
     "guarantees",
     "metrics",
     "testing",
+    "CoLoRARegressor",
     "Dataset",
     "InputError",
     "Problem",

@@ -10,8 +10,8 @@ import numpy as np
 from colora_theory.data import Dataset
 from colora_theory.errors import InputError
 from colora_theory.estimators.base import Fit, register
-from colora_theory.estimators.descent import SINGULAR, Run, SharedDescent, alternate, check_real
-from colora_theory.estimators.shared_model import SharedModel, resolve_rank
+from colora_theory.estimators.descent import SINGULAR, Run, SharedDescent, alternate, check_real, choose_pair
+from colora_theory.estimators.shared_model import SharedModel
 from colora_theory.linalg import Array
 
 
@@ -59,7 +59,7 @@ class AltMin(SharedDescent):
 
     def _fit_fresh(self, data: Dataset, rng: np.random.Generator | None) -> Fit:
         """Every half step on samples of its own."""
-        rank = resolve_rank(self.rank, data)
+        rank = choose_pair(self.rank, data, rng)
         steps = 2 if rank[1] == data.dim_out else 3
         parts = 2 + steps * self.max_sweeps
         if data.counts.min() < parts:

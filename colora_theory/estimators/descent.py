@@ -33,7 +33,7 @@ class SharedDescent(Estimator):
 
     Parameters
     ----------
-    rank : r or (rank_in, rank_out).
+    rank : r, (rank_in, rank_out), or "auto" (see `rank_selection.choose_rank`).
     start : "split_half", "second_moment" (spectral) or "random"; ignored where `input_subspace` is given.
     input_subspace, output_subspace : a given start, shapes (d, r1) and (p, r2).
     restarts : contestants that run against the first start. None: `CONTESTANTS` of them, called only when the
@@ -54,7 +54,7 @@ class SharedDescent(Estimator):
     CONTESTANTS: ClassVar[int] = 5
     KEEP_BASES: ClassVar[bool] = False
 
-    rank: int | tuple[int, int] | None = None
+    rank: int | tuple[int, int] | str | None = None
     start: str = "split_half"
     input_subspace: Array | None = None
     output_subspace: Array | None = None
@@ -81,7 +81,7 @@ class SharedDescent(Estimator):
 
     def fit(self, data: Dataset, rng: np.random.Generator | None = None) -> Fit:
         """Estimate subspaces, cores and weights; `rng` serves random starts and sufficient rows."""
-        rank = resolve_rank(self.rank, data)
+        rank = choose_pair(self.rank, data, rng)
         model = SharedModel(data)
         run = Run(self, model, *self._start(data, rank, rng))
         contestants = 0
@@ -113,6 +113,17 @@ class SharedDescent(Estimator):
         if rng is not None:
             others += [warm_up(model, *random_start(data, rank, rng), 10.0) for _ in range(count - len(others))]
         return others
+
+
+def choose_pair(
+    rank: int | tuple[int, int] | str | None, data: Dataset, rng: np.random.Generator | None
+) -> tuple[int, int]:
+    """Return (rank_in, rank_out), chosen from the data when `rank` is "auto"."""
+    if isinstance(rank, str) and rank == "auto":
+        from colora_theory.estimators.rank_selection import choose_rank
+
+        return resolve_rank(choose_rank(data, rng), data)
+    return resolve_rank(rank, data)
 
 
 def check_real(name: str, value: object, low: float = 0.0, high: float = np.inf) -> None:

@@ -204,7 +204,7 @@ def _basis(features: Array) -> Array:
     return features @ (vectors * scale[:, None, :])
 
 
-def resolve_rank(rank: int | tuple[int, int] | None, data: Dataset) -> tuple[int, int]:
+def resolve_rank(rank: int | tuple[int, int] | str | None, data: Dataset) -> tuple[int, int]:
     """Return (rank_in, rank_out), refusing ranks that the data's shape excludes."""
     pair = rank_numbers(rank)
     if len(pair) == 1:
@@ -220,18 +220,17 @@ def resolve_rank(rank: int | tuple[int, int] | None, data: Dataset) -> tuple[int
     return r1, r2
 
 
-def rank_numbers(rank: int | tuple[int, int] | None) -> tuple[int, ...]:
+def rank_numbers(rank: int | tuple[int, int] | str | None) -> tuple[int, ...]:
     """Return the one or two integers ≥ 1 that a rank consists of."""
     if rank is None:
         raise InputError("rank must be given for this estimator: one integer, or (rank_in, rank_out).")
-    values = tuple(rank) if isinstance(rank, tuple | list) else (rank,)
-    if len(values) not in (1, 2) or any(
-        isinstance(r, bool) or not isinstance(r, int | np.integer) for r in values
-    ):
+    values: tuple[object, ...] = tuple(rank) if isinstance(rank, tuple | list) else (rank,)
+    numbers = [int(r) for r in values if isinstance(r, int | np.integer) and not isinstance(r, bool)]
+    if len(values) not in (1, 2) or len(numbers) < len(values):
         raise InputError(f"rank must be one integer or (rank_in, rank_out), got {rank!r}.")
-    if min(values) < 1:
+    if min(numbers) < 1:
         raise InputError(f"rank must be at least 1, got {rank!r}.")
-    return tuple(int(r) for r in values)
+    return tuple(numbers)
 
 
 def given_start(

@@ -10,7 +10,8 @@ import numpy as np
 from colora_theory.data import Dataset
 from colora_theory.errors import InputError, nearest
 from colora_theory.estimators.base import Estimator, Fit, register
-from colora_theory.estimators.shared_model import SharedModel, resolve_rank
+from colora_theory.estimators.descent import choose_pair
+from colora_theory.estimators.shared_model import SharedModel
 from colora_theory.estimators.starts import SPECTRAL, start
 
 
@@ -30,13 +31,13 @@ class Spectral(Estimator):
 
     Parameters
     ----------
-    rank : r or (rank_in, rank_out).
+    rank : r, (rank_in, rank_out), or "auto".
     moment : one of the three above.
     """
 
     name: ClassVar[str] = "spectral"
 
-    rank: int | tuple[int, int] | None = None
+    rank: int | tuple[int, int] | str | None = None
     moment: str = "split_half"
 
     def __post_init__(self) -> None:
@@ -48,7 +49,7 @@ class Spectral(Estimator):
 
     def fit(self, data: Dataset, rng: np.random.Generator | None = None) -> Fit:
         """Estimate subspaces and cores; `rng` splits sufficient rows."""
-        rank = resolve_rank(self.rank, data)
+        rank = choose_pair(self.rank, data, rng)
         u, v = start(data, rank, self.moment, rng)
         point = SharedModel(data).evaluate(u, v)
         short = int(point.deficient.sum())

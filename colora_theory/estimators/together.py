@@ -79,13 +79,18 @@ class SharedPlusPersonal(Estimator):
     def personal(self, model: SharedModel, data: Dataset, shared: Array, personal: Array, settled: bool) -> Array:
         """Return the next D_i, shape (k, d, p), for the shared part U C_i Vᵀ; `settled` after the first sweeps."""
 
+    def first_personal(self, model: SharedModel, data: Dataset) -> Array:
+        """Personal parts to begin with, shape (k, d, p): none."""
+        return np.zeros((model.k, model.d, model.p))
+
     def fit(self, data: Dataset, rng: np.random.Generator | None = None) -> Fit:
         """Estimate shared and personal parts; `rng` splits sufficient rows."""
         rank = resolve_rank(self.rank, data)
-        u, v = start(data, rank, "split_half", rng)
+        u, v = start(_equal_voices(data), rank, "split_half", rng)
         model = SharedModel(data)
         responses = model.y
-        shared = personal = np.zeros((model.k, model.d, model.p))
+        shared = np.zeros((model.k, model.d, model.p))
+        personal = self.first_personal(model, data)
         converged, objectives = False, []
         for sweep in range(1, self.max_sweeps + 1):
             model.y = responses - _predictions(model, personal)
@@ -114,6 +119,19 @@ class SharedPlusPersonal(Estimator):
             sweeps=sweep,
             history={"objective": np.array(objectives), "personal": personal},
         )
+
+
+def _equal_voices(data: Dataset) -> Dataset:
+    """Responses scaled to the same energy for every user, so that no outlier decides where to start."""
+    responses = data.residual_responses()
+    energy = (responses**2).reshape(data.num_users, -1).mean(1) if responses.size else np.ones(data.num_users)
+    scale = np.divide(1.0, np.sqrt(energy), out=np.ones_like(energy), where=energy > 0)
+    return Dataset(
+        covariates=data.covariates,
+        responses=responses * scale.reshape(-1, *[1] * (responses.ndim - 1)),
+        counts=data.counts,
+        sufficient=data.sufficient,
+    )
 
 
 def _predictions(model: SharedModel, weights: Array) -> Array:
@@ -155,6 +173,11 @@ class RobustMultitask(SharedPlusPersonal):
         super().__post_init__()
         check_real("strength", self.strength)
 
+    def first_personal(self, model: SharedModel, data: Dataset) -> Array:
+        """Every user tuned alone but for the penalty: what is left has moments of one size, outliers' too."""
+        zero = np.zeros((model.k, model.d, model.p))
+        return self.personal(model, data, zero, zero, False)
+
     def personal(self, model: SharedModel, data: Dataset, shared: Array, personal: Array, settled: bool) -> Array:
         """Exact minimiser of ½‖r_i − 𝒜_i(D)‖² + λ_i‖D‖_F for every user."""
         level = self.strength * noise_level(model, shared) * np.sqrt(model.counts * model.d * model.p)
@@ -189,9 +212,9 @@ class LowRankPlusSparse(SharedPlusPersonal):
     """Shared subspace plus a sparse personal part.
 
     Model       W_i = W_0 + U C_i Vᵀ + D_i with D_i sparse.
-    Algorithm   Given the shared part, D_i by a few gradient steps with hard thresholding to `sparsity` entries,
-                then least squares on the support; or, when `sparsity` is not given, with soft thresholding at
-                σ̂ √(2 n_i log q), the noise of the largest of q moments, σ̂ from the median residual.
+    Algorithm   Given the shared part, D_i by a few gradient steps with soft thresholding at σ̂ √(2 n_i log q), the
+                noise of the largest of q moments, σ̂ from the median residual. With `sparsity` given, after the
+                first sweeps with hard thresholding to that many entries and least squares on the support.
     Cost        About ten passes over the data per sweep.
     Source      Pal et al. 2024 (AMHT-LRS, PMLR 238): alternating minimisation with hard thresholding.
 
@@ -220,11 +243,11 @@ class LowRankPlusSparse(SharedPlusPersonal):
         for _ in range(self.STEPS):
             moments, _ = model.residual_moments(shared + personal)
             moved = personal + lengths * moments
-            if self.sparsity is None:
+            if self.sparsity is None or not settled:
                 personal = soft_threshold(moved, lengths * level)
             else:
                 personal = keep_largest(moved, self.sparsity)
-        if self.sparsity is not None:
+        if self.sparsity is not None and settled:
             model.y = responses - _predictions(model, shared)
             personal = on_support(model, personal, personal != 0.0)
             model.y = responses
