@@ -33,6 +33,7 @@ EXACT = [
 #: Tolerance of a noiseless recovery where a method has a penalty or a loose stop rule of its own.
 LOOSE = {
     "ridge": 1e-3,
+    "robust_multitask": 1e-3,
     "nuclear_norm": 2e-2,
     "lora_pro": 1e-4,
     "full_finetuning_gd": 1e-5,
