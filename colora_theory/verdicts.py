@@ -87,7 +87,7 @@ def check(results: Results) -> list[Verdict]:
         pooled = _pooled(group)
         if pooled is not None and (p := p_value(*pooled)) is not None:
             p_values[id(group), -1] = p
-    rates = sum(is_scaling(g.guarantee) for g in groups)
+    rates = sum(is_scaling(g.guarantee) and g.guarantee.side != "threshold" for g in groups)
     family = len(p_values) + rates
     # rates are judged at Bonferroni's level; as members with p = 1 they keep Holm's steps valid for the others
     adjusted = holm([*p_values.values(), *[1.0] * rates])
