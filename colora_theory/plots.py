@@ -48,6 +48,10 @@ LABELS: Final = {
     "sweeps": "sweeps",
     "seconds": "seconds per fit",
     "estimator": "",
+    "sweep": "sweep",
+    "objective": "sum of squared residuals",
+    "claimed": "claimed",
+    "observed": "observed",
 }
 
 _STYLE: Final = {
@@ -144,29 +148,180 @@ def _scales(axes: Axes, figure: Any, x: Any) -> None:
         axes.set_yscale("log")
 
 
-_KINDS: Final[dict[str, Callable[[Axes, Any, Any, dict[str, Any]], None]]] = {"curve": _curve}
+def _trajectory(axes: Axes, results: Results, figure: Any, tables: dict[str, pd.DataFrame]) -> None:
+    """Courses over the sweeps: geometric mean over trials, band from the least to the largest."""
+    apart = ["estimator", *results.study.cells[0].varied]
+    for index, (text, rows) in enumerate(_lines(tables["points"], apart)):
+        colour, marker = COLOURS[index % len(COLOURS)], MARKERS[index % len(MARKERS)]
+        every = max(1, len(rows) // 12)
+        axes.plot(
+            rows["sweep"], rows["mean"], color=colour, marker=marker, markevery=every, label=text.replace("_", " ")
+        )
+        axes.fill_between(rows["sweep"], rows["low"], rows["high"], color=colour, alpha=0.15, linewidth=0)
+    axes.set_yscale("log" if figure.log_y is not False else "linear")
+    axes.set_xscale("log" if figure.log_x else "linear")
+    axes.legend()
+
+
+def _scatter(axes: Axes, results: Results, figure: Any, tables: dict[str, pd.DataFrame]) -> None:
+    """Claimed against observed, trial by trial; on the diagonal a claim is exact."""
+    for index, name in enumerate(figure.overlay):
+        table = tables[f"pairs:{name}"]
+        axes.plot(
+            table["claim"],
+            table["observed"],
+            MARKERS[index % len(MARKERS)],
+            color=COLOURS[index % len(COLOURS)],
+            alpha=0.5,
+            label=f"{name.replace('_', ' ')} ({table['standing'].iloc[0] if len(table) else 'proved'})",
+        )
+    ends = np.array([*axes.get_xlim(), *axes.get_ylim()])
+    if figure.log_x is not False:
+        positive = np.concatenate(
+            [tables[f"pairs:{n}"][["claim", "observed"]].to_numpy().ravel() for n in figure.overlay]
+        )
+        positive = positive[positive > 0]
+        axes.set_xscale("log")
+        axes.set_yscale("log")
+        ends = np.array([positive.min(), positive.max()]) if len(positive) else np.array([1.0, 2.0])
+    axes.plot(
+        [ends.min(), ends.max()],
+        [ends.min(), ends.max()],
+        color="#000000",
+        linewidth=0.8,
+        label="claim = observed",
+    )
+    axes.legend()
+
+
+def _heatmap(axes: Axes, results: Results, figure: Any, tables: dict[str, pd.DataFrame]) -> None:
+    """Means over a grid of two fields; for a success rate the 50 % contour and threshold lines."""
+    table = tables["points"].pivot_table(index=figure.y, columns=figure.x, values="mean", sort=True)
+    columns, rows = np.arange(len(table.columns)), np.arange(len(table.index))
+    share = figure.value == "success"
+    image = axes.pcolormesh(
+        columns,
+        rows,
+        table.to_numpy(float),
+        cmap="cividis",
+        norm=None if share else mpl.colors.LogNorm(),
+        vmin=0.0 if share else None,
+        vmax=1.0 if share else None,
+        shading="nearest",
+        rasterized=True,
+    )
+    axes.set_xticks(columns, [f"{value:g}" for value in table.columns])
+    axes.set_yticks(rows, [f"{value:g}" for value in table.index])
+    axes.grid(visible=False)
+    bar = axes.figure.colorbar(image, ax=axes)
+    bar.set_label(label_of(figure.value))
+
+    def place(values: Any, ticks: Any) -> Any:
+        """Positions on the evenly spaced grid of values that lie between its (geometrically spaced) ticks."""
+        marks = np.log(np.asarray(ticks, dtype=float))
+        return np.interp(np.log(np.asarray(values, dtype=float)), marks, np.arange(len(marks)), np.nan, np.nan)
+
+    if "boundary" in tables and len(tables["boundary"]):
+        line = tables["boundary"]
+        axes.plot(
+            place(line[figure.x], table.columns), place(line["value"], table.index), color="#ffffff", linewidth=2.5
+        )
+        axes.plot(
+            place(line[figure.x], table.columns),
+            place(line["value"], table.index),
+            color="#D55E00",
+            label="half of the trials succeed",
+        )
+    styles = ("-", "--", ":", "-.")
+    for index, name in enumerate(figure.overlay):
+        line = tables[f"overlay:{name}"]
+        text = f"{name.replace('_', ' ')} ({line['standing'].iloc[0] if len(line) else 'proved'})"
+        axes.plot(
+            place(line[figure.x], table.columns), place(line["value"], table.index), color="#ffffff", linewidth=2.8
+        )
+        axes.plot(
+            place(line[figure.x], table.columns),
+            place(line["value"], table.index),
+            styles[index % 4],
+            color="#000000",
+            label=text,
+        )
+    if axes.get_legend_handles_labels()[0]:
+        axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=2)
+
+
+def _bars(picture: Figure, results: Results, figure: Any, tables: dict[str, pd.DataFrame]) -> None:
+    """One panel a cell, one bar a method, in the study's order; the best of each panel is hatched."""
+    varied = list(results.study.cells[0].varied)
+    panels = _lines(tables["points"], varied) if varied else [("", tables["points"])]
+    axes = picture.subplots(1, len(panels), sharey=True, squeeze=False)[0]
+    labels = list(dict.fromkeys(tables["points"]["estimator"]))
+    for one, (text, rows) in zip(axes, panels, strict=True):
+        rows = rows.set_index("estimator").reindex(labels)
+        place = np.arange(len(labels))[::-1]
+        best = rows["mean"].idxmin()
+        errors = np.maximum(np.vstack([rows["mean"] - rows["low"], rows["high"] - rows["mean"]]), 0.0)
+        colours = [COLOURS[1] if label == best else COLOURS[0] for label in labels]
+        bars = one.barh(
+            place, rows["mean"], xerr=errors, color=colours, height=0.7, capsize=1.5, error_kw={"lw": 0.7}
+        )
+        bars[labels.index(best)].set_hatch("//")
+        one.set_yticks(place, [label.replace("_", " ") for label in labels])
+        one.set_xscale("log" if figure.log_x is not False else "linear")
+        one.grid(axis="y", visible=False)
+        one.set_title(
+            figure.panel_titles.get(text, text) if figure.panel_titles else text.replace(", ", "\n"),
+            fontsize="medium",
+        )
+    picture.supxlabel(figure.y_label or label_of(figure.y), fontsize="medium")
+
+
+_KINDS: Final[dict[str, Callable[[Axes, Any, Any, dict[str, Any]], None]]] = {
+    "curve": _curve,
+    "trajectory": _trajectory,
+    "scatter": _scatter,
+    "heatmap": _heatmap,
+}
 
 
 def tables_of(results: Results, figure: Any) -> dict[str, pd.DataFrame]:
-    """The tables that one figure draws: "points", and "overlay:NAME" for every claim in it."""
-    table = analysis.points(results, figure.y)
+    """The tables that one figure draws: "points", and one table for every claim in it."""
+    if figure.kind == "trajectory":
+        return {"points": analysis.trajectories(results, figure.y, figure.trials, figure.estimators)}
+    if figure.kind == "scatter":
+        return {f"pairs:{name}": analysis.scatter_table(results, name) for name in figure.overlay}
+    metric = figure.value if figure.kind == "heatmap" else figure.y
+    table = analysis.points(results, metric)
     if figure.estimators:
         table = table[table["estimator"].isin(figure.estimators)]
     tables = {"points": table}
+    if figure.kind == "heatmap" and metric == "success":
+        tables["boundary"] = analysis.boundary_line(table, figure.x, figure.y)
     for name in figure.overlay:
-        tables[f"overlay:{name}"] = analysis.overlay(results, name, figure.y)
+        if figure.kind == "heatmap":
+            tables[f"overlay:{name}"] = analysis.threshold_line(results, name, figure.x, figure.y)
+        else:
+            tables[f"overlay:{name}"] = analysis.overlay(results, name, metric)
     return tables
 
 
 def draw_one(results: Results, figure: Any, tables: dict[str, pd.DataFrame], style: str = "paper") -> Figure:
     """Return one figure as a Matplotlib figure (not shown, not saved)."""
+    title = figure.title or results.study.title
+    width = PAGE if figure.width == "page" else COLUMN
     with plt.style.context([STYLES.get(style, style)]):
-        width = PAGE if figure.kind == "heatmap" else COLUMN * 1.4
-        picture, axes = plt.subplots(figsize=(width, width * 0.72))
+        if figure.kind == "bars":
+            rows = tables["points"]["estimator"].nunique()
+            picture = plt.figure(figsize=(PAGE, 1.1 + 0.17 * rows))
+            _bars(picture, results, figure, tables)
+            picture.suptitle(title)
+            return picture
+        picture, axes = plt.subplots(figsize=(width, 0.78 * width if width < PAGE else 0.5 * width))
         _KINDS[figure.kind](axes, results, figure, tables)
-        axes.set_xlabel(figure.x_label or label_of(figure.x))
-        axes.set_ylabel(figure.y_label or label_of(figure.y or ""))
-        axes.set_title(figure.title or results.study.title, wrap=True)
+        names = ("claimed", "observed") if figure.kind == "scatter" else (figure.x or "sweep", figure.y or "")
+        axes.set_xlabel(figure.x_label or label_of(names[0]))
+        axes.set_ylabel(figure.y_label or label_of(names[1]))
+        axes.set_title(title, wrap=True)
     return picture
 
 

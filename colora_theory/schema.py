@@ -69,6 +69,9 @@ class FigureTable(_Table):
     hue: str | None = None
     estimators: list[str] | None = None  # labels to draw; all when absent
     overlay: list[str] = []  # guarantees drawn as curves
+    trials: Count = 5  # trials that a trajectory shows
+    width: Literal["column", "page"] = "column"
+    panel_titles: dict[str, str] = {}  # what to call the panels of bars
     file: Name | None = None
     title: Text | None = None
     x_label: Text | None = None

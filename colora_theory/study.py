@@ -312,7 +312,7 @@ def _check_guarantees(study: Study) -> None:
 
 def _check_figures(study: Study) -> None:
     fields = {f.name for f in dataclasses.fields(Problem)}
-    names = {*fields, *study.metrics, "estimator", "trial", "sweep", "objective"}
+    names = {*fields, *study.metrics, "estimator", "trial", "sweep", "objective", "claim", "observed"}
     labels = [spec.label for spec in study.estimators]
     for index, figure in enumerate(study.figures):
         where = f"figure[{index + 1}]"
