@@ -5,8 +5,8 @@
   "holds" only if the Clopper–Pearson upper limit is at most δ.
 - A claim about the mean: t-test with Hall's correction for skewness, and "holds" only if the interval excludes
   a violation of more than `MARGIN` of the claim.
-- A rate, whose constant the source leaves open: the constant is calibrated on every other cell, and tested on the
-  rest together with the log-log slope of the observation against the rate.
+- A rate, whose constant the source leaves open (`grid_evidence`): the constant is calibrated on every other cell,
+  and tested on the rest together with the log-log slope of the observation against the rate.
 
 Failed trials count against the estimator: as violations, or as an infinite error in a mean. Tests that belong
 together form a family, whose error rate Holm's method controls.
@@ -30,9 +30,6 @@ STATUSES: Final = ("holds", "violated", "inconclusive", "vacuous", "not applicab
 ALPHA: Final = 0.01
 #: "Holds" about a mean: a violation by more than this share of the claim is excluded.
 MARGIN: Final = 0.05
-#: The same about a rate after calibration, and about its log-log slope.
-RATE_MARGIN: Final = 0.25
-SLOPE_MARGIN: Final = 0.1
 #: Fewest trials from which a mean is judged.
 MIN_TRIALS: Final = 8
 #: Rounding allowed to a certificate: this share of the claim, plus this times the scale of the metric.
@@ -346,67 +343,3 @@ def _judge_mean(claim: Claim, sample: Sample, base: Verdict) -> Verdict:
     room = (MARGIN + claim.tolerance) * float(np.abs(sample.claimed).mean()) + ABSOLUTE_SLACK * claim.scale
     fits = {"upper": high <= room, "lower": low >= -room, "equality": -room <= low and high <= room}
     return replace(base, status="holds" if fits[claim.side] else "inconclusive")
-
-
-# --- rates ------------------------------------------------------------------------------------------------
-
-
-def log_log_slope(x: Array, mean: Array, error: Array, level: float) -> tuple[float, float, float]:
-    """Return slope and limits of log(mean) against log(x), weighted by the relative Monte Carlo errors.
-
-    Where the points scatter more than their errors say, the interval is widened accordingly.
-    """
-    t, y = np.log(x), np.log(mean)
-    weight = 1.0 / np.maximum(error / mean, 1e-6) ** 2
-    centre = float((weight * t).sum() / weight.sum())
-    spread = float((weight * (t - centre) ** 2).sum())
-    slope = float((weight * (t - centre) * y).sum() / spread)
-    residual = y - (weight * y).sum() / weight.sum() - slope * (t - centre)
-    # scatter beyond the Monte Carlo errors (curvature, lower-order terms) widens the interval
-    inflation = max(1.0, float((weight * residual**2).sum()) / max(1, len(x) - 2))
-    half = float(stats.norm.ppf(1 - level / 2)) * math.sqrt(inflation / spread)
-    return slope, slope - half, slope + half
-
-
-def judge_rate(side: str, rate: Array, samples: Sequence[Array], *, alpha: float, family: int = 1) -> Verdict:
-    """Judge a rate over cells: `rate` is its value up to a constant, `samples` the observations of every cell.
-
-    Cells are sorted by the rate. The constant is the extreme ratio over every other cell (first, third, …); on
-    the cells in between the observed mean may not pass constant × rate by more than RATE_MARGIN. The log-log
-    slope against the rate, which no constant enters, must be at least 1 (upper), at most 1 (lower) or 1
-    (equality) over all cells, up to SLOPE_MARGIN.
-    """
-    base = Verdict(guarantee="", status="inconclusive", side=side, alpha=alpha, family=family)
-    base = replace(base, trials=sum(len(s) for s in samples))
-    if len(rate) < 4 or any(len(s) < MIN_TRIALS for s in samples):
-        return replace(base, reason=f"needs at least 4 cells of {MIN_TRIALS} trials to calibrate and test")
-    order = np.argsort(-rate)
-    g = rate[order]
-    mean = np.array([float(samples[i].mean()) for i in order])
-    error = np.array([float(samples[i].std(ddof=1)) / math.sqrt(len(samples[i])) for i in order])
-    if not (mean > 0).all() or g[0] <= 1.2 * g[-1]:
-        return replace(base, reason="needs positive means and a rate that varies over the grid")
-    level, tested = alpha / family, slice(1, None, 2)
-    ratio = mean / g
-    tests = len(ratio[tested]) + 1
-    quantile = float(stats.norm.ppf(1 - level / tests))
-    constant = float(ratio[::2].max() if side != "lower" else ratio[::2].min())
-    slope, low, high = log_log_slope(g, mean, error, level / tests)
-    passes: list[NDArray[np.bool_]] = []
-    if side in ("upper", "equality"):
-        passes.append((mean - quantile * error)[tested] > (1 + RATE_MARGIN) * constant * g[tested])
-    if side in ("lower", "equality"):
-        floor = float(ratio[::2].min())
-        passes.append((mean + quantile * error)[tested] < floor * g[tested] / (1 + RATE_MARGIN))
-    broken = sum(int(p.sum()) for p in passes)
-    too_slow = side in ("upper", "equality") and high < 1 - SLOPE_MARGIN
-    too_fast = side in ("lower", "equality") and low > 1 + SLOPE_MARGIN
-    slow_ok, fast_ok = low >= 1 - 2 * SLOPE_MARGIN, high <= 1 + 2 * SLOPE_MARGIN
-    sure = {"upper": slow_ok, "lower": fast_ok, "equality": slow_ok and fast_ok}[side]
-    status = "violated" if broken or too_slow or too_fast else "holds" if sure else "inconclusive"
-    reason = (
-        f"constant {constant:.3g} calibrated on {len(ratio[::2])} cells, {broken} of the other "
-        f"{len(ratio[tested])} break it by more than {100 * RATE_MARGIN:.0f} %; slope against the claimed rate "
-        f"{slope:.3f}, {100 * (1 - level / tests):.4g} % interval [{low:.3f}, {high:.3f}]"
-    )
-    return replace(base, status=status, interval=(low, high), observed=slope, claimed=1.0, reason=reason)

@@ -25,7 +25,8 @@ from colora_theory import estimators, guarantees, metrics
 from colora_theory.data import Dataset, sample_data
 from colora_theory.errors import InputError, nearest
 from colora_theory.estimators import Estimator, Fit
-from colora_theory.evidence import MIN_TRIALS, Claim, Sample, Verdict, judge, judge_rate
+from colora_theory.evidence import MIN_TRIALS, Claim, Sample, Verdict, judge
+from colora_theory.grid_evidence import judge_rate
 from colora_theory.guarantees import Guarantee
 from colora_theory.problem import Problem
 from colora_theory.study import Cell
@@ -164,7 +165,8 @@ def assert_rate(
     """Assert that the mean of a metric follows `value ** slope` as one field of the problem takes `values`.
 
     The constant is calibrated on every other value and tested on the rest, together with the log-log slope
-    (tolerances: evidence.RATE_MARGIN, evidence.SLOPE_MARGIN). side "upper": at most this rate; "lower": at least.
+    (tolerances: RATE_MARGIN and SLOPE_MARGIN of `grid_evidence`). side "upper": at most this rate; "lower": at
+    least.
 
     Raises AssertionError when violated (or, with `strict`, inconclusive).
     """

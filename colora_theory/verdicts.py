@@ -1,7 +1,7 @@
 """Verdicts: stored results against the guarantees of their study, cell by cell and overall.
 
-The statistics are those of `evidence`. All tests of a study form one family, whose error rate Holm's method
-controls.
+The statistics are those of `evidence` and `grid_evidence`. All tests of a study form one family, whose error rate
+Holm's method controls.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from colora_theory.evidence import (
     Verdict,
     holm,
     judge,
-    judge_rate,
     p_value,
 )
+from colora_theory.grid_evidence import judge_pooled, judge_rate, pooled_deviation, pooled_p
 from colora_theory.guarantees import Guarantee, get
 from colora_theory.problem import Problem
 
@@ -84,8 +84,8 @@ def check(results: Results) -> list[Verdict]:
         if p is not None:
             p_values[id(group), index] = p
     for group in groups:
-        pooled = _pooled(group)
-        if pooled is not None and (p := p_value(*pooled)) is not None:
+        p = None if is_scaling(group.guarantee) else _pooled_p(group)
+        if p is not None:
             p_values[id(group), -1] = p
     rates = sum(is_scaling(g.guarantee) and g.guarantee.side != "threshold" for g in groups)
     family = len(p_values) + rates
@@ -125,20 +125,47 @@ def _named(verdict: Verdict, group: _Group) -> Verdict:
     )
 
 
-def _pooled(group: _Group) -> tuple[Claim, Sample] | None:
-    """All applicable trials of a claim about single trials: each may break it with probability at most δ."""
-    live = [(c, s) for _, c, s, why in group.cells if not why and s.size]
-    if len(live) < 2 or live[0][0].form != "rate":
-        return None
-    claims = [c for c, _ in live]
+def _live(group: _Group) -> list[tuple[Claim, Sample]]:
+    """Cells with evidence: applicable, not wholly vacuous, without failures where a mean is claimed."""
+    return [
+        (claim, sample)
+        for _, claim, sample, why in group.cells
+        if not why and sample.size and not (len(sample.claimed) and claim.vacuous(sample.claimed).all())
+    ]
+
+
+def _pooled_trials(live: list[tuple[Claim, Sample]]) -> tuple[Claim, Sample]:
+    """All trials of a claim about single trials: each may break it with probability at most δ."""
     total = Sample(
-        # the excess over the claim, so that cells with claims of different size can be pooled
+        # whether each trial breaks its claim, so that cells with claims of different size can be pooled
         np.concatenate([np.where(c.excess(s.observed, s.claimed) > 0, 2.0, 0.0) for c, s in live]),
-        np.concatenate([np.where(c.vacuous(s.claimed), np.inf, 1.0) for c, s in live]),
+        np.concatenate([np.ones(len(s.claimed)) for _, s in live]),
         sum(s.failures for _, s in live),
         sum(s.undefined for _, s in live),
     )
-    return Claim("upper", "rate", max(c.delta for c in claims)), total
+    return Claim("upper", "rate", max(c.delta for c, _ in live)), total
+
+
+def _pooled_p(group: _Group) -> float | None:
+    live = _live(group)
+    if len(live) < 2 or live[0][0].form == "always":
+        return None
+    if live[0][0].form == "rate":
+        return p_value(*_pooled_trials(live))
+    deviation = pooled_deviation([s for _, s in live])
+    return None if deviation is None else pooled_p(live[0][0], deviation)
+
+
+def _pooled(group: _Group, adjusted: float | None, family: int) -> Verdict | None:
+    """Verdict on all cells together, or None where they cannot be pooled."""
+    live = _live(group)
+    if adjusted is None:
+        return None
+    if live[0][0].form == "rate":
+        return judge(*_pooled_trials(live), alpha=group.alpha, family=family, adjusted=adjusted)
+    deviation = pooled_deviation([s for _, s in live])
+    assert deviation is not None
+    return judge_pooled(live[0][0], deviation, alpha=group.alpha, family=family, adjusted=adjusted)
 
 
 def _overall(group: _Group, cells: list[Verdict], adjusted: float | None, family: int) -> Verdict:
@@ -158,21 +185,21 @@ def _overall(group: _Group, cells: list[Verdict], adjusted: float | None, family
     )
     if ratios := [v.tightness for v in live if math.isfinite(v.tightness)]:
         base = replace(base, tightness=float(np.median(ratios)))
-    pooled = _pooled(group)
+    pooled = _pooled(group, adjusted, family)
+    if pooled is not None:
+        base = replace(
+            base,
+            interval=pooled.interval,
+            p_value=pooled.p_value,
+            adjusted=pooled.adjusted,
+            reason=f"{base.reason}; {pooled.reason}",
+        )
     if count["violated"]:
         status = "violated"
     elif not live:
         status = "vacuous" if count["vacuous"] else "not applicable"
-    elif pooled is not None:
-        verdict = judge(*pooled, alpha=group.alpha, family=family, adjusted=adjusted)
-        base = replace(
-            base,
-            interval=verdict.interval,
-            p_value=verdict.p_value,
-            adjusted=verdict.adjusted,
-            reason=f"{base.reason}; pooled: {verdict.reason}",
-        )
-        status = verdict.status
+    elif pooled is not None and (not base.failures or pooled.trials):
+        status = pooled.status  # a mean has none where trials failed; a rate has counted them
     else:
         status = "holds" if count["holds"] == len(live) else "inconclusive"
     return replace(base, status=status)

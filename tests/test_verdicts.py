@@ -19,9 +19,9 @@ from colora_theory.evidence import (
     holm,
     judge,
     judge_family,
-    judge_rate,
     skewed_mean,
 )
+from colora_theory.grid_evidence import judge_pooled, judge_rate, pooled_deviation
 from colora_theory.guarantees import Guarantee, Hypothesis, register
 from colora_theory.linalg import minimum_norm
 
@@ -174,6 +174,22 @@ def test_true_identities_raise_false_alarms_at_the_stated_rate():
         alarms += any(v.status == "violated" for v in judge_family(tests, alpha=0.05))
     assert stats.binom.sf(alarms - 1, 200, 0.06) > 1e-6
     assert alarms > 0, "a test that never rejects is no test"
+
+
+def test_pooled_deviations_keep_their_level():
+    """1000 studies of 5 skewed cells of 40 trials at 5 %, and the same with every claim shifted by 5 %."""
+    rng = np.random.default_rng(8)
+    claim, alarms, caught = Claim("equality", "mean"), 0, 0
+    for _ in range(1000):
+        cells = [Sample.of(rng.gamma(6.0, 1 / 6.0, 40) * 10.0**j, 10.0**j) for j in range(5)]
+        alarms += judge_pooled(claim, pooled_deviation(cells), alpha=0.05, family=1).status == "violated"
+    assert stats.binom.sf(alarms - 1, 1000, 0.06) > 1e-6
+    assert stats.binom.cdf(alarms, 1000, 0.04) > 1e-6
+    for shift in (0.95, 1.05):
+        cells = [Sample.of(rng.gamma(6.0, 1 / 6.0, 400), np.full(400, shift)) for j in range(5)]
+        caught += judge_pooled(claim, pooled_deviation(cells), alpha=1e-3, family=1).status == "violated"
+    assert caught == 2
+    assert pooled_deviation([Sample.of(np.ones(40), 1.0)] * 3) is None, "no spread, nothing to pool"
 
 
 @pytest.mark.parametrize(("shift", "trials"), [(1.2, 400), (0.8, 400), (1.05, 6000), (0.95, 6000)])
