@@ -68,25 +68,49 @@ def least_squares(features: Array, targets: Array) -> tuple[Array, NDArray[np.bo
     Gram matrix is badly conditioned goes through the SVD.
     """
     transposed = features.swapaxes(1, 2)
-    gram, right = transposed @ features, transposed @ targets
+    inverse, hard = _gram_inverses(features)
+    solution = inverse @ (transposed @ targets)
+    solution += inverse @ (transposed @ (targets - features @ solution))
     deficient = np.zeros(len(features), dtype=bool)
+    if len(hard):
+        solution[hard], deficient[hard] = minimum_norm(features[hard], targets[hard])
+    return solution, deficient
+
+
+def duals(features: Array) -> tuple[Array, NDArray[np.bool_]]:
+    """Transposed pseudo-inverses D, shape (k, m, q) as `features` F: Dᵀy solves least squares, F Dᵀ projects.
+
+    The second value tells which features lack full column rank, shape (k,).
+    """
+    inverse, hard = _gram_inverses(features)
+    dual = features @ inverse
+    deficient = np.zeros(len(features), dtype=bool)
+    if len(hard):
+        unit = np.broadcast_to(np.eye(features.shape[1]), (len(hard), features.shape[1], features.shape[1]))
+        solution, deficient[hard] = minimum_norm(features[hard], unit)
+        dual[hard] = solution.swapaxes(1, 2)
+    return dual, deficient
+
+
+def _gram_inverses(features: Array) -> tuple[Array, NDArray[np.int64]]:
+    """Inverses of FᵀF, shape (k, q, q), and which problems are too badly conditioned for them (there: zero)."""
+    gram = features.swapaxes(1, 2) @ features
     try:
         inverse = np.linalg.inv(gram)
-        with np.errstate(over="ignore", invalid="ignore"):
-            condition = np.abs(gram).sum(1).max(1) * np.abs(inverse).sum(1).max(1)
-        hard = np.flatnonzero(~(condition < _GRAM_CONDITION_LIMIT))
-        if len(hard) == 0:
-            solution = inverse @ right
-            solution += inverse @ (transposed @ (targets - features @ solution))
-            return solution, deficient
-        easy = np.setdiff1d(np.arange(len(features)), hard)
-        solution = np.zeros_like(right)
-        if len(easy):
-            solution[easy], _ = least_squares(features[easy], targets[easy])
-    except np.linalg.LinAlgError:  # some Gram matrix is exactly singular
-        solution, hard = np.zeros_like(right), np.arange(len(features))
-    solution[hard], deficient[hard] = minimum_norm(features[hard], targets[hard])
-    return solution, deficient
+    except np.linalg.LinAlgError:  # one exactly singular matrix makes NumPy refuse all of them
+        inverse = np.array([_inverse_or_zero(one) for one in gram])
+    with np.errstate(over="ignore", invalid="ignore"):
+        condition = np.abs(gram).sum(1).max(1) * np.abs(inverse).sum(1).max(1)
+        hard = np.flatnonzero(~((condition < _GRAM_CONDITION_LIMIT) & (condition > 0.0)))
+    inverse[hard] = 0.0
+    return np.asarray(inverse, dtype=np.float64), np.asarray(hard, dtype=np.int64)
+
+
+def _inverse_or_zero(matrix: Array) -> Array:
+    try:
+        return np.asarray(np.linalg.inv(matrix), dtype=np.float64)
+    except np.linalg.LinAlgError:
+        return np.zeros_like(matrix)
 
 
 def minimum_norm(features: Array, targets: Array) -> tuple[Array, NDArray[np.bool_]]:

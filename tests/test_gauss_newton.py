@@ -22,8 +22,8 @@ def test_step_equals_the_dense_least_squares_solution(shape: dict[str, object]) 
     model, rng = SharedModel(data), np.random.default_rng(1)
     u = haar(rng, p.dim_in, p.rank_in)
     v = np.eye(p.dim_out) if p.rank_out == p.dim_out else haar(rng, p.dim_out, p.rank_out)
-    point = model.evaluate(u, v, keep_bases=True)
-    change_u, change_v, singular = gauss_newton_step(model, point, 0.0)
+    point = model.evaluate(u, v, keep_features=True)
+    change_u, change_v, singular = gauss_newton_step(model, point, lambda length: 0.0)
     assert not singular
 
     def image(weights: np.ndarray) -> np.ndarray:

@@ -50,7 +50,9 @@ class AltMin(SharedDescent):
 
     def sweep(self, run: Run) -> tuple[Array, Array, bool]:
         """One U step and one V step from the present cores."""
-        tol = min([0.1, *run.changes[-1:]]) if self.inner_tol is None else self.inner_tol
+        tol = self.inner_tol
+        if tol is None:
+            tol = run.inner_tolerance(run.changes[-1] if run.changes else 1.0)
         return alternate(run.model, run.point, tol, run.record if self.keep_history else None)
 
     def fit(self, data: Dataset, rng: np.random.Generator | None = None) -> Fit:
@@ -74,7 +76,7 @@ class AltMin(SharedDescent):
         for _ in range(self.max_sweeps):
             point = SharedModel(next(pieces)).evaluate(u, v)
             fresh = SharedModel(next(pieces))
-            change, flag = fresh.solve_input(point.cores, v, fresh.residual_moments(point.weights)[0], tol)
+            change, flag = fresh.solve_input(point, fresh.residual_moments(point.weights)[0], tol)
             u, triangle = np.linalg.qr(u + change)
             if steps == 3:
                 raw, _, other = SharedModel(next(pieces)).solve_output(u, triangle @ point.cores, v, tol)

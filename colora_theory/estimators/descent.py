@@ -52,7 +52,7 @@ class SharedDescent(Estimator):
     PROBATION: ClassVar[tuple[int, ...]] = (15, 30, 60)
     SLOW: ClassVar[float] = 0.8
     CONTESTANTS: ClassVar[int] = 5
-    KEEP_BASES: ClassVar[bool] = False
+    KEEP_FEATURES: ClassVar[bool] = False
 
     rank: int | tuple[int, int] | str | None = None
     start: str = "split_half"
@@ -60,7 +60,7 @@ class SharedDescent(Estimator):
     output_subspace: Array | None = None
     restarts: int | None = None
     tol: float = 1e-12
-    noise_tol: float = 1e-3
+    noise_tol: float = 1e-2
     max_sweeps: int = 1000
     keep_history: bool = False
 
@@ -167,7 +167,7 @@ def warm_up(model: SharedModel, u: Array, v: Array, strength: float, sweeps: int
 
 def alternate(model: SharedModel, point: Point, tol: float, record: Any = None) -> tuple[Array, Array, bool]:
     """U step, then V step, from a point with its cores; `record(half_step, objective)` sees every half step."""
-    change, singular = model.solve_input(point.cores, point.v, point.moments, tol)
+    change, singular = model.solve_input(point, point.moments, tol)
     u, triangle = np.linalg.qr(point.u + change)
     cores, v, last = triangle @ point.cores, point.v, "input_subspace"
     if v.shape[1] < model.p:
@@ -201,11 +201,12 @@ class Run:
 
     def __post_init__(self) -> None:
         self.first = (self.u, self.v)
-        self.arrive(self.model.evaluate(self.u, self.v, keep_bases=self.rule.KEEP_BASES))
+        self.arrive(self.model.evaluate(self.u, self.v, keep_features=self.rule.KEEP_FEATURES))
 
     def arrive(self, point: Point) -> None:
         """Make `point` the present one."""
         self.u, self.v, self.point = point.u, point.v, point
+        self.target = self._aim()
         self.record("cores", point.objective)
         self.core_objectives.append(point.objective)
         if self.rule.keep_history:
@@ -225,11 +226,24 @@ class Run:
             if self.changes[-1] > _ROUNDING:  # a step made of rounding errors says nothing about the problem
                 self.singular = singular
             if self.point.u is not u:  # a line search evaluates the new point itself
-                self.arrive(self.model.evaluate(u, v, keep_bases=self.rule.KEEP_BASES))
+                self.arrive(self.model.evaluate(u, v, keep_features=self.rule.KEEP_FEATURES))
             self.sweeps += 1
-            self.converged = self._remaining() <= max(
-                self.rule.tol, self.rule.noise_tol * statistical_error(self.model, self.point)
-            )
+            self.converged = self._remaining() <= self.target
+
+    def _aim(self) -> float:
+        """Distance to the limit at which the stop rule is met at the present point."""
+        return max(self.rule.tol, self.rule.noise_tol * statistical_error(self.model, self.point))
+
+    def inner_tolerance(self, expected: float) -> float:
+        """Relative accuracy worth having in a step whose expected length is `expected`.
+
+        As fine as the step is short, so that convergence keeps its order; once the objective has settled, so that
+        what is left of it is noise, no finer than the stop rule needs.
+        """
+        past, least = self.core_objectives, 0.0
+        if len(past) > 1 and past[-1] > 0.5 * past[-2]:
+            least = 0.3 * self.target / max(expected, 1e-300)
+        return min(0.1, max(expected, least))
 
     def _remaining(self) -> float:
         """Estimated distance to the limit: geometric extrapolation of the last two changes."""

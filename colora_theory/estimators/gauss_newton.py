@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -10,7 +11,7 @@ import numpy as np
 from colora_theory.estimators.base import register
 from colora_theory.estimators.descent import Run, SharedDescent
 from colora_theory.estimators.shared_model import Point, SharedModel, sum_products
-from colora_theory.linalg import Array, conjugate_gradients, pseudo_inverse
+from colora_theory.linalg import Array, conjugate_gradients
 
 
 @register
@@ -31,17 +32,17 @@ class GaussNewton(SharedDescent):
     """
 
     name: ClassVar[str] = "gauss_newton"
-    KEEP_BASES: ClassVar[bool] = True
+    KEEP_FEATURES: ClassVar[bool] = True
 
     def sweep(self, run: Run) -> tuple[Array, Array, bool]:
         """One Gauss–Newton step with backtracking; the new point becomes the run's present one."""
         model, old = run.model, run.point
-        change_u, change_v, singular = gauss_newton_step(model, old)
+        change_u, change_v, singular = gauss_newton_step(model, old, run.inner_tolerance)
         for halvings in range(8):
             scale = 0.5**halvings
             u = np.linalg.qr(old.u + scale * change_u)[0]
             v = old.v if change_v is None else np.linalg.qr(old.v + scale * change_v)[0]
-            point = model.evaluate(u, v, keep_bases=True)
+            point = model.evaluate(u, v, keep_features=True)
             if point.objective <= old.objective:
                 run.arrive(point)
                 return point.u, point.v, singular
@@ -49,22 +50,23 @@ class GaussNewton(SharedDescent):
 
 
 def gauss_newton_step(
-    model: SharedModel, point: Point, tol: float | None = None
+    model: SharedModel, point: Point, accuracy: Callable[[float], float]
 ) -> tuple[Array, Array | None, bool]:
     """Changes of U and of V (None when V spans the output space), and whether the system was singular.
 
-    `tol` is the relative residual of the inner solve. None takes the length of the preconditioned gradient, which
-    estimates the length of the step itself: an error e is then followed by one of order e².
+    `accuracy` says how small a relative residual the inner solve should leave, given the length of the
+    preconditioned gradient, which estimates the length of the step itself: with the identity an error e is
+    followed by one of order e².
     """
     u, v, cores = point.u, point.v, point.cores
     shared_output = v.shape[1] < model.p
     cut = u.size
     side = (u @ cores).swapaxes(1, 2)
     core_rows = np.matmul(v, cores.swapaxes(1, 2)).swapaxes(1, 2)  # C_i Vᵀ, shape (k, r1, p)
-    inverse_u, flat = pseudo_inverse(model.input_weight(cores))
+    inverse_u, flat = point.input_inverse
     inverse_v = np.empty((0, 0))
     if shared_output:
-        inverse_v, other = pseudo_inverse(model.output_weight(cores))
+        inverse_v, other = point.output_inverse
         flat |= other
 
     def gather(moments: Array) -> Array:
@@ -86,8 +88,7 @@ def gauss_newton_step(
         return np.concatenate(parts)
 
     right = gather(point.moments)
-    if tol is None:
-        tol = min(0.1, float(np.linalg.norm(precondition(right))))
+    tol = accuracy(float(np.linalg.norm(precondition(right))))
     change, singular = conjugate_gradients(normal, right, precondition, tol)
     change_v = change[cut:].reshape(v.shape) if shared_output else None
     return change[:cut].reshape(u.shape), change_v, singular or flat

@@ -9,7 +9,7 @@ import numpy as np
 
 from colora_theory.estimators.base import register
 from colora_theory.estimators.descent import Run, SharedDescent, check_integer, check_real
-from colora_theory.estimators.shared_model import SharedModel, sum_products
+from colora_theory.estimators.shared_model import SharedModel, sum_products, weighted_square
 from colora_theory.linalg import Array
 
 
@@ -17,11 +17,11 @@ def gradient_step(
     model: SharedModel, u: Array, v: Array, cores: Array, moments: Array, step: float
 ) -> tuple[Array, Array]:
     """U and V moved down the gradient, not orthonormalised; `step` is in units of the curvature Σ n_i C_iC_iᵀ."""
-    left = np.linalg.eigvalsh(model.input_weight(cores))[-1]
+    left = np.linalg.eigvalsh(weighted_square(model.counts, cores))[-1]
     moved = u + (step / left) * sum_products(moments @ v, cores) if left > 0 else u
     if v.shape[1] == model.p:
         return moved, v
-    right = np.linalg.eigvalsh(model.output_weight(cores))[-1]
+    right = np.linalg.eigvalsh(weighted_square(model.counts, cores.swapaxes(1, 2)))[-1]
     turned = sum_products(moments.swapaxes(1, 2) @ u, cores.swapaxes(1, 2))
     return moved, v + (step / right) * turned if right > 0 else v
 

@@ -8,15 +8,16 @@ designs share every line but the features of the cores.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
 from colora_theory.data import Dataset
 from colora_theory.errors import InputError
-from colora_theory.linalg import Array, conjugate_gradients, least_squares, orthonormal, pseudo_inverse
+from colora_theory.linalg import Array, conjugate_gradients, duals, orthonormal, pseudo_inverse
 
-#: Bytes of covariates handled at a time: a share of the second-level cache.
-_BLOCK_BYTES = 1 << 19
+#: Bytes of covariates handled at a time: what a second-level cache holds.
+_BLOCK_BYTES = 1 << 21
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,7 +31,8 @@ class Point:
     moments : X_iᵀ(residual of user i), shape (k, d, p).
     objective : sum of squared residuals of all users.
     deficient : shape (k,), users whose core is not unique.
-    bases : orthonormal bases of the cores' features, shape (k, m, q), where they were asked for.
+    features, duals : what the cores are fitted to, and its transposed pseudo-inverses, shape (k, m, q), where they
+        were asked for: I − features dualsᵀ projects on what no core can explain.
     """
 
     u: Array
@@ -39,12 +41,27 @@ class Point:
     moments: Array
     objective: float
     deficient: Array
-    bases: Array | None = None
+    counts: Array
+    features: Array | None = None
+    duals: Array | None = None
 
-    @property
+    @cached_property
     def weights(self) -> Array:
         """U C_i Vᵀ, shape (k, d, p)."""
         return np.matmul(self.u @ self.cores, self.v.T)
+
+    @cached_property
+    def input_inverse(self) -> tuple[Array, bool]:
+        """Inverse of Σ n_i C_iC_iᵀ, and whether it is singular.
+
+        Over isotropic covariates that is the normal operator of the U step on average: the preconditioner.
+        """
+        return pseudo_inverse(weighted_square(self.counts, self.cores))
+
+    @cached_property
+    def output_inverse(self) -> tuple[Array, bool]:
+        """Inverse of Σ n_i C_iᵀC_i, and whether it is singular: the same for the V step."""
+        return pseudo_inverse(weighted_square(self.counts, self.cores.swapaxes(1, 2)))
 
 
 class SharedModel:
@@ -83,27 +100,40 @@ class SharedModel:
         product = np.matmul(residual.swapaxes(1, 2), self.x[block])
         return product.swapaxes(1, 2) if self.regression else product.reshape(-1, self.d, self.p)
 
-    def evaluate(self, u: Array, v: Array, *, ridge: float = 0.0, keep_bases: bool = False) -> Point:
+    def evaluate(self, u: Array, v: Array, *, ridge: float = 0.0, keep_features: bool = False) -> Point:
         """Best cores given (U, V), with residual moments and objective; `ridge` shrinks the cores."""
         r1, r2 = u.shape[1], v.shape[1]
         cores, moments = np.empty((self.k, r1, r2)), np.empty((self.k, self.d, self.p))
         deficient, objective = np.zeros(self.k, dtype=bool), 0.0
-        bases = np.empty((*self.y.shape[:2], r1 if self.regression else r1 * r2)) if keep_bases else None
+        width = r1 if self.regression else r1 * r2
+        kept = [np.empty((*self.y.shape[:2], width)) for _ in range(2)] if keep_features else []
         for block in self.blocks:
             features, y = self.features(block, u, v), self.y[block]
-            targets = y @ v if self.regression else y
+            reduced = self._reduced(y, v)
             if ridge:
-                solution = _ridge(features, targets, ridge)
+                solution = _ridge(features, reduced, ridge)
             else:
-                solution, deficient[block] = least_squares(features, targets)
-            fitted = features @ solution
-            residual = y - (fitted @ v.T if self.regression else fitted)
+                dual, deficient[block] = duals(features)
+                adjoint = dual.swapaxes(1, 2)
+                solution = adjoint @ reduced
+                solution += adjoint @ (
+                    reduced - features @ solution
+                )  # refined: accurate at any allowed conditioning
+                if keep_features:
+                    kept[0][block], kept[1][block] = features, dual
+            residual = y - self._expanded(features @ solution, v)
             cores[block] = solution.reshape(-1, r1, r2)
             moments[block] = self.adjoint(block, residual)
             objective += float(np.vdot(residual, residual))
-            if bases is not None:
-                bases[block] = _basis(features)
-        return Point(u, v, cores, moments, objective, deficient, bases)
+        return Point(u, v, cores, moments, objective, deficient, self.counts, *kept)
+
+    def _reduced(self, responses: Array, v: Array) -> Array:
+        """Responses as the cores see them: Y V in the regression design (V = I spans everything)."""
+        return responses @ v if self.regression and v.shape[1] < self.p else responses
+
+    def _expanded(self, fitted: Array, v: Array) -> Array:
+        """Fitted values of the cores as responses: F Vᵀ in the regression design."""
+        return fitted @ v.T if self.regression and v.shape[1] < self.p else fitted
 
     def residual_moments(self, weights: Array) -> tuple[Array, float]:
         """Residual moments X_iᵀ(y_i − 𝒜_i(weights)), shape (k, d, p), and objective of given weights."""
@@ -123,40 +153,35 @@ class SharedModel:
 
     def projected_normal(self, weights: Array, point: Point) -> Array:
         """X_iᵀ(I − Π_i)X_i applied to every user's weights; Π_i projects on the core's features at `point`."""
-        assert point.bases is not None
-        out, v = np.empty_like(weights), point.v
+        assert point.features is not None
+        assert point.duals is not None
+        out = np.empty_like(weights)
         for block in self.blocks:
-            image, basis = self.predictions(block, weights), point.bases[block]
-            if self.regression:
-                image -= (basis @ (basis.swapaxes(1, 2) @ (image @ v))) @ v.T
-            else:
-                image -= basis @ (basis.swapaxes(1, 2) @ image)
+            image = self.predictions(block, weights)
+            explained = point.duals[block].swapaxes(1, 2) @ self._reduced(image, point.v)
+            image -= self._expanded(point.features[block] @ explained, point.v)
             out[block] = self.adjoint(block, image)
         return out
 
     # --- block steps --------------------------------------------------------------------------------------
 
-    def input_weight(self, cores: Array) -> Array:
-        """Σ n_i C_iC_iᵀ: what the normal operator of the U step is on average over isotropic covariates."""
-        return np.tensordot(self.counts, cores @ cores.swapaxes(1, 2), axes=1)
+    def solve_input(self, point: Point, moments: Array, tol: float) -> tuple[Array, bool]:
+        """Change of U that minimises the objective for the point's cores and V; `tol` is the relative residual.
 
-    def output_weight(self, cores: Array) -> Array:
-        """Σ n_i C_iᵀC_i: the same for the V step."""
-        return np.tensordot(self.counts, cores.swapaxes(1, 2) @ cores, axes=1)
-
-    def solve_input(self, cores: Array, v: Array, moments: Array, tol: float) -> tuple[Array, bool]:
-        """Change of U that minimises the objective for fixed cores and V; `tol` is the relative residual.
-
-        Returns the change, shape (d, r1), and whether the normal equations turned out singular.
+        `moments` are the residual moments, the point's own or those of other data. Returns the change, shape
+        (d, r1), and whether the normal equations turned out singular.
         """
-        right = sum_products(moments @ v, cores)
+        cores, v = point.cores, point.v
+        reduce = self.regression and v.shape[1] < self.p  # V is orthonormal: its p outputs reduce to r2
 
         def normal(change: Array) -> Array:
-            if self.regression:  # V is orthonormal: its p outputs reduce to r2
+            if reduce:
                 return sum_products(self.normal(change @ cores), cores)
-            return sum_products(self.normal(np.matmul(change @ cores, v.T)) @ v, cores)
+            image = self.normal(_turned(change @ cores, v))
+            return sum_products(image if v.shape[1] == self.p else image @ v, cores)
 
-        inverse, flat = pseudo_inverse(self.input_weight(cores))
+        inverse, flat = point.input_inverse
+        right = sum_products(moments if v.shape[1] == self.p else moments @ v, cores)
         change, singular = conjugate_gradients(normal, right, lambda p: p @ inverse, tol)
         return change, singular or flat
 
@@ -172,21 +197,34 @@ class SharedModel:
                 right += np.tensordot(fitted, residual, axes=([0, 1], [0, 1]))
                 objective += float(np.vdot(residual, residual))
             inverse, flat = pseudo_inverse(gram)
-            return np.asarray(v + (inverse @ right).T, dtype=float), objective, flat
+            return np.asarray(v + (inverse @ right).T), objective, flat
         side = u @ cores
         moments, objective = self.residual_moments(np.matmul(side, v.T))
 
         def normal(change: Array) -> Array:
             return sum_products(self.normal(np.matmul(side, change.T)).swapaxes(1, 2), side.swapaxes(1, 2))
 
-        inverse, flat = pseudo_inverse(self.output_weight(cores))
+        inverse, flat = pseudo_inverse(weighted_square(self.counts, cores.swapaxes(1, 2)))
         right = sum_products(moments.swapaxes(1, 2), side.swapaxes(1, 2))
         change, singular = conjugate_gradients(normal, right, lambda p: p @ inverse, tol)
         return v + change, objective, singular or flat
 
 
+def _turned(stack: Array, v: Array) -> Array:
+    """S_i Vᵀ; V = I, spanning all outputs, costs nothing."""
+    return stack if v.shape[1] == len(v) else np.matmul(stack, v.T)
+
+
+def weighted_square(weights: Array, stack: Array) -> Array:
+    """Σ_i w_i S_iS_iᵀ of a stack of shape (k, a, b); shape (a, a)."""
+    flat = stack.transpose(1, 0, 2)
+    return (flat * weights[:, None]).reshape(len(flat), -1) @ flat.reshape(len(flat), -1).T
+
+
 def sum_products(left: Array, right: Array) -> Array:
     """Σ_i L_i R_iᵀ for stacks of shape (k, a, c) and (k, b, c); shape (a, b)."""
+    if left.shape[2] == 1:
+        return left[:, :, 0].T @ right[:, :, 0]
     return np.asarray(np.tensordot(left, right, axes=([0, 2], [0, 2])), dtype=np.float64)
 
 
@@ -194,14 +232,6 @@ def _ridge(features: Array, targets: Array, penalty: float) -> Array:
     transposed = features.swapaxes(1, 2)
     gram = transposed @ features + penalty * np.eye(features.shape[2])
     return np.asarray(np.linalg.solve(gram, transposed @ targets), dtype=np.float64)
-
-
-def _basis(features: Array) -> Array:
-    """Orthonormal bases of the column spaces, shape as `features`; zero columns where a rank is lacking."""
-    values, vectors = np.linalg.eigh(features.swapaxes(1, 2) @ features)
-    keep = values > values[:, -1:] * values.shape[1] * np.finfo(float).eps
-    scale = np.divide(1.0, np.sqrt(np.abs(values)), out=np.zeros_like(values), where=keep)
-    return features @ (vectors * scale[:, None, :])
 
 
 def resolve_rank(rank: int | tuple[int, int] | str | None, data: Dataset) -> tuple[int, int]:
@@ -247,7 +277,8 @@ def given_start(
             raise InputError(f"{name} must have shape {(dim, r)}, got {np.shape(matrix)}.")
         if not np.isfinite(matrix).all() or np.linalg.matrix_rank(matrix) < r:
             raise InputError(f"{name} must be finite with {r} independent columns; orthonormalise it first.")
-    return orthonormal(input_subspace), orthonormal(output_subspace)
+    whole = rank[1] == data.dim_out  # then V is a mere choice of axes, and the identity costs nothing
+    return orthonormal(input_subspace), np.eye(data.dim_out) if whole else orthonormal(output_subspace)
 
 
 def degrees_of_freedom(model: SharedModel, cores: Array) -> int:
@@ -266,7 +297,7 @@ def statistical_error(model: SharedModel, point: Point) -> float:
     left = model.num_observations - degrees_of_freedom(model, cores)
     if left <= 0:
         return 0.0
-    spread = (model.d - cores.shape[1]) * np.trace(pseudo_inverse(model.input_weight(cores))[0])
+    spread = (model.d - cores.shape[1]) * np.trace(point.input_inverse[0])
     if cores.shape[2] < model.p:
-        spread += (model.p - cores.shape[2]) * np.trace(pseudo_inverse(model.output_weight(cores))[0])
+        spread += (model.p - cores.shape[2]) * np.trace(point.output_inverse[0])
     return float(np.sqrt(point.objective / left * spread))
