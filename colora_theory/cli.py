@@ -22,6 +22,9 @@ DONE, VIOLATED, REFUSED, TOO_MANY_FAILURES, INTERRUPTED = 0, 1, 2, 3, 130
 
 as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 run_folder = click.argument("run", type=click.Path(path_type=Path))
+in_style = click.option(
+    "--style", default="paper", show_default=True, help="paper, talk, or the name or path of a Matplotlib style."
+)
 
 
 class Commands(click.Group):
@@ -66,6 +69,7 @@ def main() -> None:
 @click.option("--scheduler", metavar="ADDRESS", help="Dask scheduler, e.g. tcp://127.0.0.1:8786.")
 @click.option("--accept-version", is_flag=True, help="Resume although package versions have changed.")
 @click.option("--figures", type=click.Path(path_type=Path), help="Folder of the figures [default: OUT/figures].")
+@in_style
 @click.option("--no-plot", is_flag=True, help="Draw nothing.")
 @click.option("--quiet", is_flag=True, help="Tell no progress.")
 @as_json
@@ -78,6 +82,7 @@ def run(
     jobs: int,
     out: Path | None,
     figures: Path | None,
+    style: str,
     quick: bool,
     no_plot: bool,
     quiet: bool,
@@ -90,7 +95,7 @@ def run(
 
     signal.signal(signal.SIGTERM, _terminate)
     results = sweep(Study.from_toml(study, overrides, quick=quick), out, n_jobs=jobs, quiet=quiet, **options)
-    drawn = [] if no_plot else _draw(results, figures)
+    drawn = [] if no_plot else _draw(results, figures, style)
     rows, failed = results.counts()
     if as_json:
         report = {"study": results.study.name, "out": str(results.path), "rows": rows, "failed": failed}
@@ -111,12 +116,12 @@ def _terminate(signum: int, frame: Any) -> NoReturn:
     raise KeyboardInterrupt
 
 
-def _draw(results: Results, folder: Path | None) -> list[Path]:
+def _draw(results: Results, folder: Path | None, style: str) -> list[Path]:
     if not results.study.figures:
         return []
     from colora_theory.plots import draw
 
-    drawn: list[Path] = draw(results, folder or results.path / "figures")
+    drawn: list[Path] = draw(results, folder or results.path / "figures", style)
     return drawn
 
 
@@ -155,15 +160,16 @@ def check(ctx: click.Context, run: Path, as_json: bool) -> None:
 @main.command()
 @run_folder
 @click.option("--figures", type=click.Path(path_type=Path), help="Folder of the figures [default: RUN/figures].")
+@in_style
 @as_json
-def plot(run: Path, figures: Path | None, as_json: bool) -> None:
+def plot(run: Path, figures: Path | None, style: str, as_json: bool) -> None:
     """Draw the figures of the study in RUN."""
     from colora_theory.results import Results
 
     results = Results.open(run)
     if not results.study.figures:
         raise InputError(f"the study {results.study.name!r} asks for no figure; add a [[figure]] to it.")
-    drawn = [str(path) for path in _draw(results, figures)]
+    drawn = [str(path) for path in _draw(results, figures, style)]
     click.echo(json.dumps(drawn) if as_json else "\n".join(drawn))
 
 

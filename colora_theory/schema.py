@@ -68,10 +68,12 @@ class FigureTable(_Table):
     value: str | None = None  # what a heatmap colours
     hue: str | None = None
     estimators: list[str] | None = None  # labels to draw; all when absent
+    lines: list[dict[str, Any]] = []  # {estimator, varied fields, label}: the lines to draw; all when absent
     overlay: list[str] = []  # guarantees drawn as curves
+    levels: dict[str, float] = {}  # on a heatmap: the value at which a claim that is no threshold is drawn
     trials: Count = 5  # trials that a trajectory shows
     width: Literal["column", "page"] = "column"
-    panel_titles: dict[str, str] = {}  # what to call the panels of bars
+    panels: list[str] = []  # what to call the panels of bars, in the order of the cells
     file: Name | None = None
     title: Text | None = None
     x_label: Text | None = None
@@ -139,6 +141,7 @@ class StudyTable(_Table):
     name: Name
     title: Text = ""
     claim: Text = ""
+    learned: Text = ""  # what the run taught, written after it; the claim stays as it was
     seed: Annotated[int, Field(ge=0, lt=2**1024)]
     problem: dict[str, Any] = {}
     grid: dict[str, Annotated[list[Any], Field(min_length=1)]] = {}

@@ -97,6 +97,7 @@ class Study:
     guarantees: tuple[GuaranteeTable, ...]
     figures: tuple[FigureTable, ...]
     run: RunTable
+    learned: str
     table: StudyTable = field(repr=False)
     source_text: str = field(default="", repr=False)
     quick: bool = False
@@ -194,6 +195,7 @@ def _build(table: StudyTable, source_text: str, *, quick: bool) -> Study:
         guarantees=tuple(table.guarantee),
         figures=tuple(table.figure),
         run=table.run,
+        learned=table.learned,
         table=table,
         source_text=source_text,
         quick=quick,
@@ -323,3 +325,9 @@ def _check_figures(study: Study) -> None:
             _known(f"{where}.estimators", name, labels)
         for name in figure.overlay:
             _known(f"{where}.overlay", name, guarantees.names())
+        for name in figure.levels:
+            _known(f"{where}.levels", name, figure.overlay)
+        for line in figure.lines:
+            for key in line:
+                _known(f"{where}.lines", key, {"estimator", "label", *study.cells[0].varied})
+            _known(f"{where}.lines.estimator", line.get("estimator", labels[0]), labels)

@@ -12,7 +12,7 @@ import pytest
 from scipy import stats
 
 import colora_theory as ct
-from colora_theory import analysis, plots
+from colora_theory import analysis, plots, tables
 
 STUDY = """
 schema = 1
@@ -61,7 +61,7 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> ct.Results:
 
 
 def test_points_hold_means_with_normal_intervals(results: ct.Results) -> None:
-    table = analysis.points(results, "mean_user_error")
+    table = tables.points(results, "mean_user_error")
     frame = results.frame()
     for _, row in table.iterrows():
         values = frame[
@@ -76,7 +76,7 @@ def test_points_hold_means_with_normal_intervals(results: ct.Results) -> None:
 
 
 def test_shares_get_wilson_intervals(results: ct.Results) -> None:
-    table = analysis.points(results, "success")
+    table = tables.points(results, "success")
     assert ((table["low"] >= 0) & (table["high"] <= 1)).all()
     reference = stats.binomtest(3, 17).proportion_ci(0.95, method="wilson")
     low, high = analysis.wilson_interval(3, 17)
@@ -84,14 +84,14 @@ def test_shares_get_wilson_intervals(results: ct.Results) -> None:
 
 
 def test_overlays_are_the_claims(results: ct.Results) -> None:
-    local = analysis.overlay(results, "local_least_squares_risk", "mean_user_error")
+    local = tables.overlay(results, "local_least_squares_risk", "mean_user_error")
     np.testing.assert_allclose(local["value"], 0.01 * 6 / (20 - 6 - 1))
-    cramer_rao = analysis.overlay(results, "cramer_rao", "parameter_error")
-    per_user = analysis.overlay(results, "cramer_rao", "mean_user_error")
+    cramer_rao = tables.overlay(results, "cramer_rao", "parameter_error")
+    per_user = tables.overlay(results, "cramer_rao", "mean_user_error")
     np.testing.assert_allclose(per_user["value"] * per_user["num_users"], cramer_rao["value"])
     assert set(local["standing"]) == {"proved"}
     with pytest.raises(ct.InputError, match="speaks about 'parameter_error', the figure shows 'success'"):
-        analysis.overlay(results, "local_least_squares_risk", "success")
+        tables.overlay(results, "local_least_squares_risk", "success")
 
 
 def test_slopes_of_power_laws_and_their_coverage() -> None:
@@ -127,14 +127,14 @@ def test_the_same_results_draw_the_same_file(results: ct.Results, tmp_path: Path
 @pytest.mark.parametrize("style", ["paper", "talk"])
 def test_the_picture_shows_the_table(results: ct.Results, style: str) -> None:
     figure = results.study.figures[0]
-    tables = plots.tables_of(results, figure)
-    picture = plots.draw_one(results, figure, tables, style)
+    drawn_from = tables.tables_of(results, figure)
+    picture = plots.draw_one(results.study, figure, drawn_from, style)
     (axes,) = picture.axes
-    legend = [text.get_text() for text in axes.get_legend().get_texts()]
+    legend = [text.get_text() for text in picture.legends[0].get_texts()]
     assert "altmin, rank $r$ = 1" in legend
-    assert any("cramer rao" in text and "(proved)" in text for text in legend)
+    assert any("Cramér–Rao" in text and "(proved)" in text for text in legend)
     assert (axes.get_xscale(), axes.get_yscale()) == ("log", "log")
     assert axes.get_xlabel() == "users $k$"
     drawn = {round(y, 12) for line in axes.lines for y in np.asarray(line.get_ydata(), float)}
-    assert {round(y, 12) for y in tables["points"]["mean"]} <= drawn
+    assert {round(y, 12) for y in drawn_from["points"]["mean"]} <= drawn
     plots.plt.close(picture)

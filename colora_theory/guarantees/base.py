@@ -106,6 +106,13 @@ class Guarantee:
         """Return the claim for one realised trial."""
         return self.formula(problem)
 
+    def path(self, problem: Problem, truth: Truth, data: Dataset, fit: Any, metric: str) -> Any:
+        """Return what the claim says about `metric` along a recorded `fit`, shape (sweeps + 1,), the start first.
+
+        None where it says nothing about the course of such a fit.
+        """
+        return None
+
     def test_conditions(self, problem: Problem) -> list[Hypothesis]:
         """Return what a check of the claim needs beyond the hypotheses of the claim itself."""
         return []

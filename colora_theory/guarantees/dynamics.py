@@ -19,7 +19,7 @@ from colora_theory.guarantees.hypotheses import (
 )
 from colora_theory.guarantees.sweep_map import SweepMap
 from colora_theory.guarantees.tangent import tangent_system
-from colora_theory.linalg import Array
+from colora_theory.linalg import Array, subspace_distance, subspace_distance_fro
 from colora_theory.problem import Problem
 
 if TYPE_CHECKING:
@@ -124,9 +124,26 @@ class LocalContractionRate(Guarantee):
             return float("nan")
         return local_rate(truth, data)
 
+    def path(self, problem: Problem, truth: Truth, data: Dataset, fit: Any, metric: str) -> Any:
+        """The claimed slope, through a late point of the run on reused samples."""
+        return slope_path(local_rate(truth, data), truth, fit, metric)
+
     def observed(self, problem: Problem, truth: Truth, data: Dataset, fit: Any) -> float:
         """Late contraction of the residual norm per sweep."""
         return late_contraction(core_objectives(fit))
+
+
+def slope_path(rate: float, truth: Truth, fit: Any, metric: str) -> list[float] | None:
+    """Distances of a run that contracts by `rate` per sweep, drawn through a late one of a recorded `fit`."""
+    measure = {"subspace_distance": subspace_distance, "subspace_distance_fro": subspace_distance_fro}.get(metric)
+    if measure is None or "change" not in fit.history or math.isnan(rate):
+        return None
+    seen = np.array([measure(u, truth.input_subspace) for u in fit.history.get("input_subspaces", [])])
+    usable = np.flatnonzero(seen > 1e-10)
+    if len(usable) < 3 or rate <= 0:
+        return None
+    anchor = int(usable[2 * len(usable) // 3])
+    return [float(seen[anchor] * rate ** (t - anchor)) for t in range(len(seen))]
 
 
 def local_rate(truth: Truth, data: Dataset) -> float:
@@ -162,6 +179,10 @@ class _Edge(Guarantee):
             equal_counts(problem),
             enough_samples(problem),
         ]
+
+    def path(self, problem: Problem, truth: Truth, data: Dataset, fit: Any, metric: str) -> Any:
+        """The predicted slope, through a late point of the run on reused samples."""
+        return slope_path(self.realised(problem, truth, data, fit), truth, fit, metric)
 
     def observed(self, problem: Problem, truth: Truth, data: Dataset, fit: Any = None) -> float:
         """Exact local rate (`local_contraction_rate`) of the realised data; no fit is needed."""

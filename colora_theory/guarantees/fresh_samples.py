@@ -63,14 +63,25 @@ class _Evolution(Guarantee):
         n = problem.counts[0]
         return self.trajectory(problem, 0.01, 500, (n, n))[-1]
 
-    def realised(self, problem: Problem, truth: Truth, data: Dataset, fit: Any = None) -> float:
+    def _course(self, problem: Problem, truth: Truth, fit: Any) -> list[float]:
+        """Mean squared sines along a recorded run on fresh samples; empty for any other run."""
         subspaces = [] if fit is None else fit.history.get("input_subspaces", [])
         if len(subspaces) < 2 or "change" in fit.history:  # the samples were reused, or nothing was recorded
-            return float("nan")
+            return []
         start = subspace_distance_fro(subspaces[0], truth.input_subspace) ** 2 / problem.rank_in
         sweeps = len(subspaces) - 1
         rows = problem.counts[0] // (2 + 2 * sweeps)
-        return self.trajectory(problem, start, sweeps, (rows, rows))[-1]
+        return self.trajectory(problem, start, sweeps, (rows, rows))
+
+    def realised(self, problem: Problem, truth: Truth, data: Dataset, fit: Any = None) -> float:
+        course = self._course(problem, truth, fit)
+        return course[-1] if course else float("nan")
+
+    def path(self, problem: Problem, truth: Truth, data: Dataset, fit: Any, metric: str) -> Any:
+        """Predicted Frobenius distances of a run on fresh samples."""
+        if metric != "subspace_distance_fro":
+            return None
+        return [math.sqrt(problem.rank_in * s2) for s2 in self._course(problem, truth, fit)] or None
 
     def observed(self, problem: Problem, truth: Truth, data: Dataset, fit: Any) -> float:
         """Mean squared sine of the principal angles at the end."""

@@ -223,14 +223,19 @@ class _Sweeps(Guarantee):
         return list(fit.history.get("input_subspaces", []))
 
     def _proved(self, problem: Problem, truth: Truth, fit: Any, sweeps: int) -> float:
+        course = self._course(problem, truth, fit, sweeps)
+        return course[-1] if course else float("nan")
+
+    def _course(self, problem: Problem, truth: Truth, fit: Any, sweeps: int = 0) -> list[float]:
+        """Proved distances along a recorded run on fresh samples; empty for any other run."""
         subspaces = self._run(fit)
         if len(subspaces) < 2:
-            return float("nan")
+            return []
         rows = problem.counts[0] // (2 + 2 * (len(subspaces) - 1))
         start = subspace_distance(subspaces[0], truth.input_subspace)
         sizes = CoreSizes.of(truth.cores[:, :, 0], problem.dim_in)
         sweeps = sweeps or len(subspaces) - 1
-        return trajectory(sizes, start, rows, problem.noise_std, sweeps, self.failure_probability)[-1]
+        return trajectory(sizes, start, rows, problem.noise_std, sweeps, self.failure_probability)
 
 
 @register
@@ -278,6 +283,10 @@ class SweepTrajectory(_Sweeps):
 
     def realised(self, problem: Problem, truth: Truth, data: Dataset, fit: Any = None) -> float:
         return self._proved(problem, truth, fit, 0)
+
+    def path(self, problem: Problem, truth: Truth, data: Dataset, fit: Any, metric: str) -> Any:
+        """Proved distances before the first and after each sweep of a run on fresh samples."""
+        return self._course(problem, truth, fit) or None if metric == "subspace_distance" else None
 
     def observed(self, problem: Problem, truth: Truth, data: Dataset, fit: Any) -> float:
         """Final distance; NaN for a run on reused samples."""

@@ -1,0 +1,125 @@
+"""How figures look: colours, markers, dashes, sizes, and what fields, metrics and guarantees are called."""
+
+from __future__ import annotations
+
+import textwrap
+from pathlib import Path
+from typing import Any, Final
+
+import matplotlib as mpl
+import matplotlib.pyplot as plt
+
+from colora_theory.errors import InputError
+
+#: Okabe & Ito's colours, told apart by colour-blind readers; markers and dashes tell them apart in grey.
+COLOURS: Final = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#A66F00", "#56B4E9", "#000000")
+MARKERS: Final = ("o", "s", "^", "D", "v", "P", "X")
+#: One dash for every standing of a claim.
+DASHES: Final = {"proved": "-", "published up to a constant": ":", "prediction": "--"}
+
+#: Widths in inches of a journal's column and page.
+WIDTHS: Final = {"column": 3.3, "page": 6.9}
+
+LABELS: Final = {
+    "num_users": "users $k$",
+    "num_samples": "samples per user $n$",
+    "dim_in": "inputs $d$",
+    "dim_out": "outputs $p$",
+    "rank": "rank $r$",
+    "noise_std": "noise standard deviation $\\sigma$",
+    "similarity_angle": "angle $\\varphi$ between a user's subspace and the shared one (rad)",
+    "outlier_fraction": "share of outlier users",
+    "covariates": "law of the covariates",
+    "parameter_error": "squared error, all users",
+    "mean_user_error": "squared error per user",
+    "max_user_error": "largest squared error of a user",
+    "prediction_risk": "excess prediction risk",
+    "subspace_distance": "subspace distance (largest sine)",
+    "subspace_distance_fro": "subspace distance (Frobenius)",
+    "output_subspace_distance": "output subspace distance",
+    "relative_error": "relative error",
+    "success": "share of exact recoveries",
+    "sweeps": "sweeps",
+    "seconds": "seconds per fit",
+    "sweep": "sweep",
+    "objective": "sum of squared residuals",
+    "claimed": "claimed",
+    "observed": "observed",
+}
+
+NAMES: Final = {
+    "cramer_rao": "Cramér–Rao level",
+    "cramer_rao_subspace": "Cramér–Rao level of the subspace",
+    "local_least_squares_risk": "exact risk of tuning alone",
+    "oracle_subspace_risk": "exact risk of the oracle",
+    "pooled_least_squares_risk": "exact risk of one pooled model",
+    "transfer_risk": "exact risk of transfer",
+    "counting": "counting threshold",
+    "contraction_edge": "contraction edge",
+    "contraction_edge_unequal": "contraction edge, unequal cores",
+    "local_contraction_rate": "exact local rate",
+    "fresh_sample_evolution": "state evolution",
+    "aligned_fresh_sample_evolution": "aligned state evolution",
+    "sweep_trajectory": "proved trajectory",
+    "grip_gordon": "GRIP by Gordon",
+    "grip_net": "GRIP by an ε-net",
+    "heterogeneous_risk": "predicted risk of sharing",
+    "oracle_inequality": "oracle inequality",
+    "oracle_inequality_in_probability": "oracle inequality in probability",
+    "tangent_conditioning": "tangent-space level",
+    "optimal_error_rate": "optimal rate",
+}
+
+_STYLE: Final = {
+    "figure.dpi": 100,
+    "savefig.dpi": 200,
+    "figure.constrained_layout.use": True,
+    "font.family": "DejaVu Sans",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "grid.color": "#dddddd",
+    "grid.linewidth": 0.5,
+    "lines.linewidth": 1.3,
+    "hatch.linewidth": 0.6,
+}
+STYLES: Final = {
+    "paper": {**_STYLE, "font.size": 8, "axes.titlesize": 9, "legend.fontsize": 7, "lines.markersize": 4},
+    "talk": {**_STYLE, "font.size": 13, "axes.titlesize": 15, "legend.fontsize": 11.5, "lines.markersize": 7},
+}
+#: Whatever the style: no legend frame over data, files that depend on nothing but the results.
+_ALWAYS: Final = {
+    "legend.frameon": False,
+    "svg.fonttype": "path",
+    "svg.hashsalt": "colora_theory",
+    "pdf.fonttype": 42,
+}
+
+
+def context(style: str) -> Any:
+    """The style to draw in: "paper", "talk", or the name or path of a Matplotlib style, on top of "paper"."""
+    if style not in STYLES and style not in plt.style.available and not Path(style).is_file():
+        raise InputError(f"unknown style {style!r}; use paper, talk, or the name or path of a Matplotlib style.")
+    return plt.style.context(
+        [STYLES[style], _ALWAYS] if style in STYLES else [STYLES["paper"], style, _ALWAYS], after_reset=True
+    )
+
+
+def scale() -> float:
+    """How much larger than in a paper the present style writes: figures grow with their letters."""
+    return float(mpl.rcParams["font.size"]) / STYLES["paper"]["font.size"]  # type: ignore[operator]
+
+
+def label_of(name: str) -> str:
+    """Axis label of a field or metric."""
+    return LABELS.get(name, name.replace("_", " "))
+
+
+def name_of(guarantee: str) -> str:
+    """What a legend calls a guarantee."""
+    return NAMES.get(guarantee, guarantee.replace("_", " "))
+
+
+def wrapped(text: str, inches: float, size: float) -> str:
+    """Break `text` into lines that fit `inches` at a font of `size` points."""
+    return "\n".join(textwrap.wrap(" ".join(text.split()), max(12, int(inches * 72 / (0.56 * size)))))
