@@ -115,16 +115,34 @@ class SweepMap:
         targets = residual @ self.v if self.data.design == "regression" else residual[:, :, None]
         return -least_squares(self.features, targets)[0].reshape(self.cores.shape)
 
-    def __call__(self, state: Array) -> Array:
-        """One sweep of the flat state (A, B), shape (size,)."""
+    def state(self, u: Array, v: Array) -> Array:
+        """Coordinates (A, B) of nearby subspaces, shape (size,)."""
+        a = self.u_out.T @ u @ np.linalg.inv(self.u.T @ u)
+        b = self.v_out.T @ v @ np.linalg.inv(self.v.T @ v)
+        return np.concatenate([a.reshape(-1), b.reshape(-1)])
+
+    def _after_cores(self, state: Array) -> tuple[Array, Array, Array]:
+        """A, B and the residual of the state once the cores are solved for."""
         (d, r1), (p, r2) = self.u.shape, self.v.shape
         a = state[: self.split].reshape(d - r1, r1)
         b = state[self.split :].reshape(p - r2, r2)
-        side = self.u @ self.cores
-        change = (self.u_out @ a @ self.cores) @ self.v.T + side @ (self.v_out @ b).T
+        change = (self.u_out @ a @ self.cores) @ self.v.T + self.u @ self.cores @ (self.v_out @ b).T
         residual = self._respond(change)
         step = np.matmul(self.u @ self._core_step(residual), self.v.T)
-        residual = residual + self._respond(step)
+        return a, b, residual + self._respond(step)
+
+    def contraction(self, state: Array, sweeps: int) -> float:
+        """Factor per sweep by which the residual norm shrinks over `sweeps` sweeps from `state`."""
+        norms = []
+        for moved in (0, sweeps):
+            for _ in range(moved):
+                state = self(state)
+            norms.append(float(np.linalg.norm(self._after_cores(state)[2])))
+        return (norms[1] / norms[0]) ** (1.0 / sweeps) if norms[0] > 0 else float("nan")
+
+    def __call__(self, state: Array) -> Array:
+        """One sweep of the flat state (A, B), shape (size,)."""
+        a, b, residual = self._after_cores(state)
         tilt = -self._solve_input(self._pull_input(adjoint(self.data, residual)))
         a = a + self.u_out.T @ tilt
         if self._solve_output is not None:
