@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 import signal
 import sqlite3
@@ -175,16 +174,16 @@ def plot(run: Path, figures: Path | None, style: str, as_json: bool) -> None:
 
 @main.command()
 @click.argument("runs", nargs=-1, required=True, type=click.Path(path_type=Path))
-@click.option("--out", default="report.html", show_default=True, type=click.Path(path_type=Path), help="Page.")
-def report(runs: Sequence[Path], out: Path) -> None:
+@click.option(
+    "-o", "--out", default="report.html", show_default=True, type=click.Path(path_type=Path), help="Page."
+)
+@in_style
+def report(runs: Sequence[Path], out: Path, style: str) -> None:
     """Write one self-contained HTML page about finished studies."""
+    from colora_theory.report import write
     from colora_theory.results import Results
 
-    try:
-        write = importlib.import_module("colora_theory.report").write
-    except ModuleNotFoundError:
-        raise InputError("this version of colora_theory writes no reports yet.") from None
-    write([Results.open(path) for path in runs], out)
+    write([Results.open(path) for path in runs], out, style)
     click.echo(str(out))
 
 

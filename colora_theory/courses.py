@@ -40,8 +40,8 @@ def courses(results: Results, figure: Any) -> dict[str, pd.DataFrame]:
     wanted = chosen(index, study, figure, None)
     cells, specs = {c.id: c for c in study.cells}, {e.label: e for e in study.estimators}
     found: dict[str, list[dict[str, Any]]] = {"points": [], **{f"path:{name}": [] for name in claims}}
-    for row in wanted.to_dict("records"):
-        row = {str(name): value for name, value in row.items()}
+    for entry in wanted.to_dict("records"):
+        row = {str(name): value for name, value in entry.items()}
         cell, spec = cells[row["cell"]], specs[row["estimator"]]
         paths: dict[str, list[Array]] = {name: [] for name in found}
         for trial in range(figure.trials):

@@ -195,7 +195,7 @@ def heatmap(axes: Axes, figure: Any, tables: dict[str, pd.DataFrame]) -> None:
     axes.set_xlim(edges(table.columns)[[0, -1]])
     axes.set_ylim(edges(table.index)[[0, -1]])
     for axis, values in ((axes.xaxis, table.columns), (axes.yaxis, table.index)):
-        axis.set_major_locator(mpl.ticker.FixedLocator(values.to_list()))
+        axis.set_major_locator(mpl.ticker.FixedLocator([float(value) for value in values]))
         axis.set_major_formatter(mpl.ticker.FixedFormatter([f"{value:g}" for value in values]))
         axis.set_minor_locator(mpl.ticker.NullLocator())
     axes.grid(visible=False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import math
 from pathlib import Path
@@ -115,6 +116,16 @@ def save(
             written.append(path)
     plt.close(picture)
     return written
+
+
+def svg(study: Study, figure: Any, tables: dict[str, pd.DataFrame], style: str = "paper") -> str:
+    """One figure as the text of an SVG file."""
+    picture = draw_one(study, figure, tables, style)
+    file = io.StringIO()
+    with context(style):
+        picture.savefig(file, format="svg", metadata=_metadata("svg", figure.title or study.title))
+    plt.close(picture)
+    return file.getvalue()
 
 
 def _metadata(suffix: str, title: str) -> dict[str, Any]:

@@ -16,7 +16,7 @@ CHOICES: Final[dict[str, tuple[str, ...]]] = {
     "design": ("regression", "sensing"),
     "sampling": ("rows", "sufficient"),
     "covariates": ("gaussian", "ar1", "power_law", "rademacher", "student_t"),
-    "core_distribution": ("gaussian", "orthogonal", "unit"),
+    "core_distribution": ("gaussian", "orthogonal", "unit", "equal"),
     "deviation": ("none", "dense", "sparse", "low_rank"),
 }
 #: What `covariate_parameter` means for each covariate distribution, with its default and allowed interval.
@@ -47,7 +47,8 @@ class Problem:
     covariate_parameter : AR(1) correlation (default 0.5), spectral decay exponent (1.0), or degrees of
         freedom (5.0), for the three distributions that have one.
     core_distribution : "gaussian" (iid entries), "orthogonal" (Σ C_iC_iᵀ and Σ C_iᵀC_i have exactly the
-        condition number `condition_number`²), "unit" (all ‖C_i‖_F equal, direction uniform).
+        condition number `condition_number`²), "unit" (all ‖C_i‖_F equal, direction uniform), "equal" (one core for
+        everybody: identical tasks; needs rank_in = rank_out).
     condition_number : κ ≥ 1, ratio of the extreme singular values of both unfoldings of orthogonal cores.
     incoherence : μ = k max‖C_i‖²/Σ‖C_i‖² ∈ [1, k], set exactly by scaling the users' cores: one user is as
         heavy as μ asks for, the others share the rest equally. None leaves the norms as drawn.
@@ -170,6 +171,14 @@ class Problem:
             raise InputError(
                 "incoherence and core_distribution = 'orthogonal' both fix the users' norms; choose one of them."
             )
+        if self.core_distribution == "equal":
+            if self.rank_in != self.rank_out:
+                raise InputError(
+                    "core_distribution = 'equal' determines both subspaces only when rank_in = rank_out, got "
+                    f"({self.rank_in}, {self.rank_out})."
+                )
+            if self.incoherence is not None:
+                raise InputError("equal cores have incoherence 1; leave incoherence out.")
         if self.sampling == "sufficient":
             if self.covariates in ("rademacher", "student_t"):
                 raise InputError(

@@ -210,7 +210,7 @@ def _build(table: StudyTable, source_text: str, *, quick: bool) -> Study:
 
 def _construct(spec: EstimatorSpec, cell: Cell) -> None:
     try:
-        if "rank" in spec.params:
+        if not isinstance(spec.params.get("rank", "auto"), str):
             cell.problem.replace(rank=spec.params["rank"])  # refuses what no shared model can have
         if not spec.cls.side_information:
             spec.build(cell.problem, None)
@@ -314,7 +314,8 @@ def _check_guarantees(study: Study) -> None:
 
 def _check_figures(study: Study) -> None:
     fields = {f.name for f in dataclasses.fields(Problem)}
-    names = {*fields, *study.metrics, "estimator", "trial", "sweep", "objective", "claim", "observed"}
+    about = {guarantee_of(spec).metric for spec in study.guarantees}
+    names = {*fields, *study.metrics, *about, "estimator", "trial", "sweep", "objective", "claim", "observed"}
     labels = [spec.label for spec in study.estimators]
     for index, figure in enumerate(study.figures):
         where = f"figure[{index + 1}]"

@@ -120,13 +120,23 @@ def points(results: Results, metric: str) -> pd.DataFrame:
 
     A share (the metric "success") gets a Wilson interval, everything else a normal one.
     """
-    table = results.summary()
+    table = results.summary() if metric in results.study.metrics else observations(results, metric)
     table = table[table["metric"] == metric].copy()
     if metric == "success":
         table["low"], table["high"] = wilson_interval(table["mean"] * table["n"], table["n"])
     else:
         table["low"], table["high"] = mean_interval(table["mean"], table["mcse"])
     return table
+
+
+def observations(results: Results, metric: str) -> pd.DataFrame:
+    """What the study's guarantees about `metric` observed in the trials, summarised as `Results.summary` does."""
+    names = [spec.name for spec in results.study.guarantees if guarantees.get(spec.name).metric == metric]
+    table = results.guarantee_values(names[0]).dropna(subset=["observed"])
+    keys = ["cell", *_varied(results.study), "estimator"]
+    seen = table.groupby(keys, sort=False)["observed"]
+    out = seen.agg(n="count", mean="mean", std="std").reset_index().assign(metric=metric)
+    return out.assign(mcse=out["std"] / np.sqrt(out["n"]))
 
 
 def per_metric(metric: str, claimed: str, problem: Problem) -> float | None:

@@ -90,6 +90,8 @@ def _add(first: Array | None, second: Array | None) -> Array | None:
 
 def _cores(problem: Problem, rng: np.random.Generator) -> Array:
     k, r1, r2 = problem.num_users, problem.rank_in, problem.rank_out
+    if problem.core_distribution == "equal":
+        return np.repeat(_scaled(rng.standard_normal((1, r1, r2)), problem.signal_norm), k, axis=0)
     raw = rng.standard_normal((k, r1, r2))
     if problem.core_distribution == "orthogonal":
         raw = _conditioned(raw, problem.condition_number)

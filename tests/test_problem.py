@@ -39,6 +39,8 @@ GOOD = {"num_users": 6, "num_samples": 10, "dim_in": 8, "rank": 2}
         ({"condition_number": 3.0}, "condition_number needs core_distribution = 'orthogonal'"),
         ({"condition_number": 0.5, "core_distribution": "orthogonal"}, "condition_number must be a finite"),
         ({"incoherence": 2.0, "core_distribution": "orthogonal"}, "choose one of them"),
+        ({"core_distribution": "equal", "rank": (3, 1)}, "only when rank_in = rank_out"),
+        ({"core_distribution": "equal", "rank": 1, "incoherence": 2.0}, "incoherence 1; leave"),
         ({"incoherence": 7.0}, "incoherence must be a finite number between 1 and 6"),
         ({"sampling": "sufficient", "num_samples": 7}, "needs num_samples ≥ 8"),
         ({"sampling": "sufficient", "covariates": "rademacher"}, "needs Gaussian covariates"),

@@ -75,6 +75,8 @@ def test_incoherence_is_exact(incoherence: float) -> None:
 
 
 def test_unit_cores_have_equal_norms_and_gaussian_cores_the_right_mean_square() -> None:
+    same = ct.sample_truth(problem(core_distribution="equal", dim_out=3, rank=2), np.random.default_rng(0))
+    np.testing.assert_array_equal(same.weights, same.weights[[0]].repeat(len(same.weights), 0))
     unit = ct.sample_truth(problem(core_distribution="unit", signal_norm=3.0), np.random.default_rng(0)).cores
     np.testing.assert_allclose(np.sqrt((unit**2).sum((1, 2))), 3.0)
     many = ct.sample_truth(problem(num_users=20_000, num_samples=1), np.random.default_rng(0)).cores

@@ -246,7 +246,7 @@ class PooledLeastSquaresRisk(Guarantee):
         ]
 
     def formula(self, problem: Problem) -> float:
-        if problem.core_distribution == "orthogonal" or problem.outlier_fraction:
+        if problem.core_distribution in ("orthogonal", "equal") or problem.outlier_fraction:
             return float("nan")  # users are dependent, so that E S is another number
         return self.risk(problem, (problem.num_users - 1) * mean_energy(problem))
 
