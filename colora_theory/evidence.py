@@ -23,6 +23,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
+from colora_theory.guarantees.base import ENDLESS
+
 Array: TypeAlias = NDArray[np.float64]
 
 STATUSES: Final = ("holds", "violated", "inconclusive", "vacuous", "not applicable")
@@ -64,7 +66,7 @@ class Claim:
 
     def vacuous(self, claimed: Array) -> NDArray[np.bool_]:
         """Which claims say nothing: infinite, or no better than the trivial value."""
-        empty = ~np.isfinite(claimed)
+        empty = ~(np.abs(claimed) < ENDLESS)
         if self.side == "upper":
             return empty | (claimed >= self.trivial)
         if self.side == "lower":

@@ -350,6 +350,18 @@ def test_the_family_is_that_of_the_study_and_stated(found):
     assert all(set(v.as_dict()) >= {"status", "interval", "trials"} for v in found)
 
 
+def test_infinite_claims_of_single_trials_are_stored_as_vacuous(tmp_path):
+    raw = {
+        **STUDY,
+        "grid": {"num_samples": [3, 20]},
+        "estimator": [{"name": "full_finetuning"}],
+        "guarantee": [{"name": "grip_net"}],
+        "run": {"trials": 8},
+    }
+    found = ct.check(ct.run(ct.Study.from_dict(raw), out=tmp_path))
+    assert [v.status for v in found] == ["vacuous"] * 3
+
+
 def test_noiseless_recovery_never_beats_counting(tmp_path):
     raw = {
         **STUDY,

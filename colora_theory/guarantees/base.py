@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Final, TypeVar
 
@@ -25,6 +26,8 @@ KINDS: Final = ("identity", "certificate", "bound", "rate", "prediction")
 #: problem field (threshold), or a log-log exponent (slope).
 SIDES: Final = ("upper", "lower", "equality", "threshold", "slope")
 
+#: An infinite claim of a single trial: stores keep finite numbers only, and a vacuous claim is not a missing one.
+ENDLESS: Final = 1e300
 _AT_MOST_ONE: Final = ("subspace_distance", "output_subspace_distance", "success")
 
 
@@ -144,7 +147,8 @@ class Guarantee:
     ) -> Any:
         """Return the claimed number.
 
-        With `truth` and `data`: the claim for that realised trial. With arrays for problem fields, for example
+        With `truth` and `data`: the claim for that realised trial (±ENDLESS where it is infinite). With arrays for
+        problem fields, for example
         `value(problem, num_users=np.arange(5, 200))`: an array of their broadcast shape. Where a hypothesis
         fails the value is NaN: outside its hypotheses a theorem claims nothing.
         """
@@ -153,7 +157,8 @@ class Guarantee:
         if not self.applies(problem):
             return float("nan")
         if truth is not None and data is not None:
-            return float(self.realised(problem, truth, data, fit))
+            number = float(self.realised(problem, truth, data, fit))
+            return math.copysign(ENDLESS, number) if math.isinf(number) else number
         return float(self.formula(problem))
 
     def _grid(self, problem: Problem, fields: dict[str, Any]) -> NDArray[np.float64]:
