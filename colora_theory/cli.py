@@ -275,6 +275,45 @@ def reproduce(ctx: click.Context, /, run: Path, cell: str, trial: int, as_json: 
         ctx.exit(VIOLATED)
 
 
+@main.command("reproduce-all")
+@click.argument("experiments", default="experiments", type=click.Path(path_type=Path, file_okay=False))
+@click.option("--quick", is_flag=True, help="Run the short forms; writes no gallery.")
+@click.option(
+    "--out", default="runs", show_default=True, type=click.Path(path_type=Path), help="Folder of the runs."
+)
+@click.option(
+    "--figures",
+    type=click.Path(path_type=Path),
+    help="Folder of the figures.",
+)
+@click.option("--jobs", default=1, show_default=True, help="Worker processes; -1: one per core.")
+@click.option("--only", multiple=True, metavar="NAME", help="Only the study NAME; may be repeated.")
+@click.pass_context
+def reproduce_all(
+    ctx: click.Context,
+    /,
+    experiments: Path,
+    quick: bool,
+    out: Path,
+    figures: Path | None,
+    jobs: int,
+    only: Sequence[str],
+) -> None:
+    """Run every study in EXPERIMENTS, draw every figure, and write the gallery EXPERIMENTS/README.md."""
+    from colora_theory.gallery import reproduce_all as everything
+    from colora_theory.gallery import write_pages
+
+    figures = figures or (out / "figures" if quick else Path("figures"))
+    done = everything(experiments, out, figures, quick=quick, jobs=jobs, only=only, tell=click.echo)
+    if not quick:
+        for path in write_pages(experiments, figures):
+            click.echo(f"page: {path}")
+    for results in done:
+        rows, failed = results.counts()
+        if failed > results.study.run.allowed_failures(rows):
+            ctx.exit(TOO_MANY_FAILURES)
+
+
 @main.command()
 @click.argument("name", required=False)
 @as_json

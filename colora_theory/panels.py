@@ -104,7 +104,9 @@ def trajectory(axes: Axes, figure: Any, tables: dict[str, pd.DataFrame]) -> None
     """Courses over the sweeps: geometric mean over trials, band from the least to the largest; claims dashed."""
     for index, (text, rows) in enumerate(groups(tables["points"])):
         colour = COLOURS[index % len(COLOURS)]
-        every = max(1, len(rows) // 12)
+        every: Any = max(1, len(rows) // 12)
+        if figure.log_x:
+            every = np.unique(np.geomspace(1, len(rows), 10).astype(int) - 1).tolist()
         axes.plot(
             rows["sweep"],
             rows["mean"],

@@ -156,7 +156,7 @@ def stored(file: Path, study: Study, figure: Any) -> dict[str, pd.DataFrame]:
     """The tables of a figure, read back from the CSV beside it."""
     import pandas as pd
 
-    joined = pd.read_csv(file, float_precision="round_trip", keep_default_na=True)
+    joined = pd.read_csv(file, float_precision="round_trip", dtype={"cell": str, "line": str})
     prefix = {"trajectory": "path", "scatter": "pairs"}.get(figure.kind, "overlay")
     names = ["points", *(f"{prefix}:{name}" for name in figure.overlay)]
     names += ["boundary"] if figure.kind == "heatmap" else []

@@ -160,7 +160,8 @@ def _figures(results: Results, anchor: str, style: str) -> list[str]:
         width = round(float(re.search(r'viewBox="0 0 ([\d.]+)', svg)[1]) / 72 * 1.45, 1)  # type: ignore[index]
         wide = ' class="wide" tabindex="0"' if width > 8 else ""
         out.append(
-            f'<figure{wide} style="max-width:{width}in">\n{svg}\n<figcaption>{escape(caption)}</figcaption></figure>'
+            f'<figure{wide} style="max-width:{width}in">\n{svg}\n'
+            f"<figcaption>{escape(caption)}</figcaption></figure>"
         )
     return out or ["<p>The study asks for no figure.</p>"]
 

@@ -27,7 +27,7 @@ LABELS: Final = {
     "dim_out": "outputs $p$",
     "rank": "rank $r$",
     "noise_std": "noise standard deviation $\\sigma$",
-    "similarity_angle": "angle $\\varphi$ between a user's subspace and the shared one (rad)",
+    "similarity_angle": "angle $\\varphi$ to the shared subspace (rad)",
     "outlier_fraction": "share of outlier users",
     "covariates": "law of the covariates",
     "parameter_error": "squared error, all users",

@@ -1,0 +1,222 @@
+"""All studies of a folder at once: run them, draw their figures, and write the page that shows them."""
+
+from __future__ import annotations
+
+import ast
+import json
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from colora_theory.errors import InputError
+from colora_theory.plots import draw, stems
+from colora_theory.study import Study
+from colora_theory.sweep import run
+from colora_theory.tables import STANDING
+from colora_theory.verdicts import check
+
+if TYPE_CHECKING:
+    from colora_theory.results import Results
+
+#: Between two such lines of the README stands a table.
+MARK = "<!-- {}: written by colora-theory reproduce-all -->", "<!-- end of {} -->"
+
+
+def studies(folder: Path) -> list[Path]:
+    """The study files of a folder, in alphabetical order; InputError when there are none."""
+    found = sorted(folder.glob("*.toml"))
+    if not found:
+        raise InputError(f"{folder} holds no study file (*.toml); say where they are.")
+    return found
+
+
+def reproduce_all(
+    folder: Path,
+    out: Path,
+    figures: Path,
+    *,
+    quick: bool = False,
+    jobs: int = 1,
+    only: Sequence[str] = (),
+    tell: Callable[[str], None] = print,
+) -> list[Results]:
+    """Run every study of `folder` (and every script beside them), draw into `figures`; return the results."""
+    done = []
+    for file in studies(folder):
+        if only and file.stem not in only:
+            continue
+        study = Study.from_toml(file, quick=quick)
+        results = run(study, out / study.name, n_jobs=jobs, quiet=True)
+        draw(results, figures)
+        told = outcome(results)
+        note(figures / f"{stems(study)[0]}.json", told)
+        tell(f"{file}: {summary(told['verdicts'])}; {told['rows']} fits, {told['seconds']:.0f} s")
+        done.append(results)
+    for script in sorted(folder.glob("*.py")):
+        if not quick and (not only or script.stem in only):
+            subprocess.run([sys.executable, str(script), str(figures)], check=True, stdout=subprocess.DEVNULL)
+            tell(f"{script}: drawn")
+    return done
+
+
+def outcome(results: Results) -> dict[str, Any]:
+    """What became of a study: overall verdicts, fits, failures, seconds."""
+    rows, failed = results.counts()
+    verdicts = [
+        {
+            "guarantee": v.guarantee,
+            "standing": STANDING[v.kind],
+            "estimator": v.estimator,
+            "status": v.status,
+            "trials": v.trials,
+            "violations": v.violations,
+            "reason": v.reason,
+        }
+        for v in check(results)
+        if not v.cell
+    ]
+    seconds = round(float(results.progress().get("seconds", 0.0)), 1)
+    return {"verdicts": verdicts, "rows": rows, "failed": failed, "seconds": seconds, "quick": results.quick}
+
+
+def note(manifest: Path, told: dict[str, Any]) -> None:
+    """Add the outcome to the manifest beside a figure."""
+    entries = {**json.loads(manifest.read_text(encoding="utf-8")), "outcome": told}
+    text = json.dumps(entries, indent=2, sort_keys=True, ensure_ascii=False)
+    manifest.write_text(text + "\n", encoding="utf-8")
+
+
+def summary(verdicts: Sequence[dict[str, Any]]) -> str:
+    """How many verdicts of each kind: "3 hold, 1 violated"."""
+    count = Counter(v["status"] for v in verdicts)
+    words = {"holds": "hold" if count["holds"] > 1 else "holds"}
+    return (
+        ", ".join(f"{count[s]} {words.get(s, s)}" for s in dict.fromkeys(v["status"] for v in verdicts)) or "none"
+    )
+
+
+# --- pages -------------------------------------------------------------------------------------------------
+
+
+def page(folder: Path, figures: Path) -> str:
+    """The gallery as Markdown, from the study files and the manifests beside the figures."""
+    up = "../" + figures.name
+    out = [
+        "# The studies and what came of them",
+        "",
+        "Every claim was written before its run; what the run taught stands below it. Written by",
+        "`colora-theory reproduce-all`, which runs every study and draws every figure anew; times are wall-clock",
+        "seconds on the machine in the manifest beside each figure.",
+        "",
+        studies_table(folder, figures, ""),
+    ]
+    for file in studies(folder):
+        study, told = _told(file, figures)
+        out += ["", f"## {study.name}", "", f"**{study.title}** – [{file.name}]({file.name})", ""]
+        out += [f"> {' '.join(study.claim.split())}"]
+        if study.learned:
+            out += ["", f"What was learned: {' '.join(study.learned.split())}"]
+        for name, figure in zip(stems(study), study.figures, strict=True):
+            out += ["", f"![{figure.title or study.title}]({up}/{name}.png)"]
+        out += [
+            "",
+            "| guarantee | standing | estimator | verdict | trials | broken in |",
+            "|---|---|---|---|---|---|",
+        ]
+        out += [
+            f"| {v['guarantee']} | {v['standing']} | {v['estimator']} | {v['status']} | {v['trials']} "
+            f"| {v['violations']} |"
+            for v in told["verdicts"]
+        ]
+    for script in _scripts(folder, figures):
+        question, said = _script(script)
+        out += ["", f"## {script.stem}", "", f"**{question}** – [{script.name}]({script.name})"]
+        out += ["", said, "", f"![{question}]({up}/{script.stem}.png)"]
+    return "\n".join(out) + "\n"
+
+
+def studies_table(folder: Path, figures: Path, gallery: str) -> str:
+    """One row a study: question, verdicts, fits, time; links go to the sections of the page `gallery`."""
+    rows = ["| study | question | verdicts | fits | time |", "|---|---|---|---|---|"]
+    for file in studies(folder):
+        study, told = _told(file, figures)
+        rows.append(
+            f"| [{study.name}]({gallery}#{study.name}) | {study.title} | {summary(told['verdicts'])} "
+            f"| {told['rows']} | {told['seconds']:.0f} s |"
+        )
+    for script in _scripts(folder, figures):
+        rows.append(f"| [{script.stem}]({gallery}#{script.stem}) | {_script(script)[0]} | – | – | – |")
+    return "\n".join(rows)
+
+
+def _told(file: Path, figures: Path) -> tuple[Study, dict[str, Any]]:
+    """A study and its outcome, from the manifest beside its first figure."""
+    study = Study.from_toml(file)
+    manifest = figures / f"{stems(study)[0]}.json"
+    entries = json.loads(manifest.read_text(encoding="utf-8")) if manifest.exists() else {}
+    if "outcome" not in entries:
+        raise InputError(f"{manifest} tells no outcome; run colora-theory reproduce-all --only {study.name}.")
+    return study, entries["outcome"]
+
+
+def _scripts(folder: Path, figures: Path) -> list[Path]:
+    """Scripts beside the studies that draw a figure of their own name."""
+    return [file for file in sorted(folder.glob("*.py")) if (figures / f"{file.stem}.png").exists()]
+
+
+def _script(file: Path) -> tuple[str, str]:
+    """What a script asks (first line of its docstring) and says (the rest, without code)."""
+    text = ast.get_docstring(ast.parse(file.read_text(encoding="utf-8"))) or ""
+    first, _, rest = text.partition("\n")
+    parts = [part for part in rest.split("\n\n") if not part.startswith("    ")]
+    return first.partition(" Draws")[0], " ".join(" ".join(parts).split())
+
+
+def methods_table(file: Path, study: Study) -> str:
+    """The errors of all methods in all regimes as Markdown, from the CSV of the figure; the least is bold."""
+    import pandas as pd
+
+    table = pd.read_csv(file, dtype={"cell": str})
+    cells = list(dict.fromkeys(table["cell"]))
+    names = study.figures[0].panels
+    means = table.pivot_table(index="line", columns="cell", values="mean", sort=False)
+    errors = table.pivot_table(index="line", columns="cell", values="mcse", sort=False)
+    out = ["| method | " + " | ".join(names) + " |", "|---|" + "---:|" * len(cells)]
+    for line in means.index:
+        entries = []
+        for cell in cells:
+            text = f"{means.loc[line, cell]:.3g} ± {errors.loc[line, cell]:.1g}"
+            entries.append(f"**{text}**" if means[cell].idxmin() == line else text)
+        out.append(f"| {line} | " + " | ".join(entries) + " |")
+    return "\n".join(out)
+
+
+def with_table(text: str, name: str, table: str) -> str:
+    """The README with the table between its two marks replaced."""
+    begin, end = (mark.format(name) for mark in MARK)
+    if begin not in text or end not in text:
+        raise InputError(f"the README has no lines {begin!r} and {end!r}; add them where the table belongs.")
+    before, _, rest = text.partition(begin)
+    return f"{before}{begin}\n\n{table}\n\n{end}{rest.partition(end)[2]}"
+
+
+def readme(text: str, folder: Path, figures: Path) -> str:
+    """The README with its tables of studies and of methods renewed."""
+    text = with_table(text, "studies", studies_table(folder, figures, f"{folder.name}/README.md"))
+    methods = Study.from_toml(folder / "methods.toml")
+    return with_table(text, "methods", methods_table(figures / "methods.csv", methods))
+
+
+def write_pages(folder: Path, figures: Path) -> list[Path]:
+    """Write the gallery beside the studies, and the tables of the README above them when it has their marks."""
+    written = [folder / "README.md"]
+    written[0].write_text(page(folder, figures), encoding="utf-8")
+    front = folder.resolve().parent / "README.md"
+    text = front.read_text(encoding="utf-8") if front.exists() else ""
+    if MARK[0].format("studies") in text:
+        front.write_text(readme(text, folder, figures), encoding="utf-8")
+        written.append(front)
+    return written
