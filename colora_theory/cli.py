@@ -306,8 +306,13 @@ def reproduce_all(
     figures = figures or (out / "figures" if quick else Path("figures"))
     done = everything(experiments, out, figures, quick=quick, jobs=jobs, only=only, tell=click.echo)
     if not quick:
-        for path in write_pages(experiments, figures):
-            click.echo(f"page: {path}")
+        try:
+            for path in write_pages(experiments, figures):
+                click.echo(f"page: {path}")
+        except InputError as error:
+            if not only:
+                raise
+            click.echo(f"no page yet: {error}", err=True)
     for results in done:
         rows, failed = results.counts()
         if failed > results.study.run.allowed_failures(rows):

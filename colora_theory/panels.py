@@ -17,6 +17,8 @@ from colora_theory.styles import COLOURS, DASHES, MARKERS, label_of, name_of, wr
 if TYPE_CHECKING:
     import pandas as pd
 
+#: Panels side by side on a page of bars.
+PANELS_ACROSS: Final = 5
 GREYS: Final = ("#000000", "#666666", "#999999", "#333333")
 
 
@@ -236,7 +238,11 @@ def bars(page: Figure, figure: Any, tables: dict[str, pd.DataFrame], titles: lis
     """
     table = tables["points"]
     cells = list(dict.fromkeys(table["cell"]))
-    panels = page.subplots(1, len(cells), sharey=True, squeeze=False)[0]
+    across = min(len(cells), PANELS_ACROSS)
+    grid = page.subplots(-(-len(cells) // across), across, sharey=True, squeeze=False).ravel()
+    for spare in grid[len(cells) :]:
+        spare.set_visible(False)
+    panels, inches = grid[: len(cells)], inches / across
     labels = list(dict.fromkeys(table["line"]))
     size = float(mpl.rcParams["font.size"])
     for axes, cell, title in zip(panels, cells, titles, strict=True):
@@ -261,8 +267,8 @@ def bars(page: Figure, figure: Any, tables: dict[str, pd.DataFrame], titles: lis
             axes.xaxis.set_major_formatter(mpl.ticker.LogFormatterSciNotation())
         axes.set_yticks(place, labels)
         axes.set_ylim(-0.7, len(labels) - 0.3)
-        axes.set_title(wrapped(title, inches / len(cells), size), fontsize=size)
-        axes.set_xlabel(wrapped(figure.y_label or label_of(figure.y), inches / len(cells), size))
+        axes.set_title(wrapped(title, inches, size), fontsize=size)
+        axes.set_xlabel(wrapped(figure.y_label or label_of(figure.y), inches, size))
 
 
 KINDS: Final[dict[str, Callable[[Axes, Any, dict[str, Any]], None]]] = {

@@ -81,7 +81,8 @@ def _page(study: Study, figure: Any, tables: dict[str, pd.DataFrame], title: str
     panels.bars(page, figure, tables, titles, 0.8 * width)
     page.suptitle(title, fontsize=mpl.rcParams["axes.titlesize"])
     line = float(mpl.rcParams["font.size"]) / 72
-    _finish(page, width, (8.0 + 1.75 * table["line"].nunique()) * line)
+    rows = -(-len(ids) // panels.PANELS_ACROSS)
+    _finish(page, width, rows * (8.0 + 1.75 * table["line"].nunique()) * line)
     return page
 
 
@@ -156,7 +157,7 @@ def stored(file: Path, study: Study, figure: Any) -> dict[str, pd.DataFrame]:
     """The tables of a figure, read back from the CSV beside it."""
     import pandas as pd
 
-    joined = pd.read_csv(file, float_precision="round_trip", dtype={"cell": str, "line": str})
+    joined = pd.read_csv(file, dtype={"cell": str, "line": str})
     prefix = {"trajectory": "path", "scatter": "pairs"}.get(figure.kind, "overlay")
     names = ["points", *(f"{prefix}:{name}" for name in figure.overlay)]
     names += ["boundary"] if figure.kind == "heatmap" else []

@@ -124,6 +124,141 @@ def test_the_same_results_draw_the_same_file(results: ct.Results, tmp_path: Path
     assert [p.read_bytes() for p in first] == [p.read_bytes() for p in second]
 
 
+KINDS = """
+schema = 1
+name = "kinds"
+title = "All kinds"
+claim = "Nothing."
+seed = 6
+[problem]
+dim_in = 8
+rank = 1
+core_distribution = "unit"
+[grid]
+num_users = [4, 8, 16]
+num_samples = [2, 3, 6, 12]
+[[estimator]]
+name = "altmin"
+params = { restarts = 0, keep_history = true, max_sweeps = 60 }
+[[estimator]]
+name = "gauss_newton"
+[metrics]
+use = ["success", "subspace_distance"]
+[[guarantee]]
+name = "local_contraction_rate"
+[run]
+trials = 3
+[[figure]]
+kind = "heatmap"
+x = "num_users"
+y = "num_samples"
+value = "success"
+estimators = ["altmin"]
+overlay = ["counting", "contraction_edge"]
+levels = { contraction_edge = 0.5 }
+[[figure]]
+kind = "trajectory"
+y = "subspace_distance"
+trials = 2
+lines = [{ estimator = "altmin", num_users = 16, num_samples = 12, label = "many" },
+         { estimator = "gauss_newton", num_users = 16, num_samples = 12 }]
+overlay = ["local_contraction_rate", "contraction_edge"]
+[[figure]]
+kind = "scatter"
+overlay = ["local_contraction_rate"]
+estimators = ["altmin"]
+[[figure]]
+kind = "bars"
+y = "subspace_distance"
+"""
+
+
+@pytest.fixture(scope="module")
+def kinds(tmp_path_factory: pytest.TempPathFactory) -> ct.Results:
+    folder = tmp_path_factory.mktemp("kinds")
+    (folder / "kinds.toml").write_text(KINDS)
+    return ct.run(ct.Study.from_toml(folder / "kinds.toml"), out=folder / "run", n_jobs=1)
+
+
+def test_threshold_lines_lie_where_the_claims_say(kinds: ct.Results) -> None:
+    drawn_from = tables.tables_of(kinds, kinds.study.figures[0])
+    counting = ct.guarantees.get("counting")
+    base = kinds.study.cells[0].problem
+    for _, row in drawn_from["overlay:counting"].iterrows():
+        assert row["value"] == counting.value(base.replace(num_users=int(row["num_users"])))
+    edge = ct.guarantees.get("contraction_edge")
+    line = drawn_from["overlay:contraction_edge"]
+    assert len(line)
+    for _, row in line.iterrows():
+        users, samples = int(row["num_users"]), int(row["value"])
+        assert edge.value(base.replace(num_users=users, num_samples=samples)) < 0.5
+        below = edge.value(base.replace(num_users=users, num_samples=samples - 1))
+        assert math.isnan(below) or below >= 0.5 or samples == 2
+    figure = kinds.study.figures[0].model_copy(update={"overlay": ["grip_gordon"], "levels": {}})
+    with pytest.raises(ct.InputError, match="no threshold in 'num_samples'"):
+        tables.tables_of(kinds, figure)
+
+
+def test_courses_are_the_runs_and_claims_follow_them(kinds: ct.Results) -> None:
+    drawn_from = tables.tables_of(kinds, kinds.study.figures[1])
+    points = drawn_from["points"]
+    assert points["line"].iloc[0] == "many"
+    assert set(points["num_users"]) == {16}
+    many = points[points["line"] == "many"]
+    assert (many["low"] <= many["mean"]).all()
+    assert many["mean"].iloc[-1] < 1e-9
+    path = drawn_from["path:local_contraction_rate"]
+    assert set(path["estimator"]) == {"altmin"}
+    ratio = path["mean"].to_numpy()[1:] / path["mean"].to_numpy()[:-1]
+    assert ratio == pytest.approx(ratio[0])
+    observed = (many["mean"].iloc[-1] / many["mean"].iloc[-4]) ** (1 / 3)
+    assert observed == pytest.approx(ratio[0], rel=0.3)
+
+
+def test_every_kind_can_be_drawn_again_from_its_stored_tables(kinds: ct.Results, tmp_path: Path) -> None:
+    written = plots.draw(kinds, tmp_path, formats=("svg",))
+    assert len(written) == 4
+    for path, figure in zip(written, kinds.study.figures, strict=True):
+        again = plots.stored(path.with_suffix(".csv"), kinds.study, figure)
+        assert plots.svg(kinds.study, figure, again) == path.read_text(encoding="utf-8")
+
+
+def test_nothing_overlaps_the_data_and_nothing_is_cut_off(kinds: ct.Results) -> None:
+    for figure in kinds.study.figures:
+        picture = plots.draw_one(kinds.study, figure, tables.tables_of(kinds, figure))
+        picture.canvas.draw()
+        page = picture.bbox
+        frames = [axes.get_window_extent() for axes in picture.axes]
+        for legend in picture.legends:
+            box = legend.get_window_extent()
+            assert box.x0 >= page.x0 - 1
+            assert box.x1 <= page.x1 + 1
+            assert not any(box.overlaps(frame) for frame in frames)
+        for axes in picture.axes:
+            tight = axes.get_tightbbox()
+            assert tight.x0 >= page.x0 - 1
+            assert tight.x1 <= page.x1 + 1
+            assert tight.y0 >= page.y0 - 1
+        plots.plt.close(picture)
+
+
+def test_styles_of_ones_own(results: ct.Results, tmp_path: Path) -> None:
+    (tmp_path / "mine.mplstyle").write_text("font.size: 16\naxes.facecolor: eeeeee\n")
+    figure = results.study.figures[0]
+    drawn_from = tables.tables_of(results, figure)
+    plain, mine = (
+        plots.draw_one(results.study, figure, drawn_from, style)
+        for style in ("paper", str(tmp_path / "mine.mplstyle"))
+    )
+    assert mine.get_size_inches()[0] == pytest.approx(2 * plain.get_size_inches()[0])
+    assert mine.axes[0].get_facecolor() != plain.axes[0].get_facecolor()
+    assert plain.get_size_inches()[0] == pytest.approx(3.3)
+    plots.plt.close(mine)
+    plots.plt.close(plain)
+    with pytest.raises(ct.InputError, match="unknown style 'nonsense'"):
+        plots.draw(results, tmp_path / "none", style="nonsense")
+
+
 @pytest.mark.parametrize("style", ["paper", "talk"])
 def test_the_picture_shows_the_table(results: ct.Results, style: str) -> None:
     figure = results.study.figures[0]

@@ -1,0 +1,87 @@
+"""The studies that come with the program: well-formed, run, drawn, and shown as they came out."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import matplotlib as mpl
+import pytest
+from click.testing import CliRunner
+
+import colora_theory as ct
+from colora_theory import gallery, plots
+from colora_theory.cli import main
+
+ROOT = Path(__file__).parent.parent
+EXPERIMENTS, FIGURES = ROOT / "experiments", ROOT / "figures"
+FILES = gallery.studies(EXPERIMENTS)
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda f: f.stem)
+def test_a_study_says_what_it_claims_and_is_held_against_theorems(file: Path) -> None:
+    study = ct.Study.from_toml(file)
+    assert study.name == file.stem
+    assert len(study.claim) > 80
+    assert study.title
+    assert study.guarantees
+    assert study.figures
+    quick = ct.Study.from_toml(file, quick=True)
+    assert len(quick.cells) * quick.run.trials * len(quick.estimators) <= 250
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda f: f.stem)
+def test_its_figures_are_those_of_its_full_form(file: Path) -> None:
+    study = ct.Study.from_toml(file)
+    for index, (stem, figure) in enumerate(zip(plots.stems(study), study.figures, strict=True)):
+        manifest = json.loads((FIGURES / f"{stem}.json").read_text(encoding="utf-8"))
+        assert manifest["seed"] == study.seed
+        assert manifest["commit"]
+        if not index:
+            assert not manifest["outcome"]["quick"]
+            assert manifest["outcome"]["verdicts"]
+        tables = plots.stored(FIGURES / f"{stem}.csv", study, figure)
+        again = plots.svg(study, figure, tables)
+        kept = (FIGURES / f"{stem}.svg").read_text(encoding="utf-8")
+        if manifest["matplotlib"] == mpl.__version__:
+            assert again == kept
+        else:  # another version may place glyphs differently; what is drawn must agree
+            assert again.count("<path") == pytest.approx(kept.count("<path"), rel=0.2)
+        for suffix in ("pdf", "png"):
+            assert (FIGURES / f"{stem}.{suffix}").stat().st_size > 2000
+
+
+def test_the_pages_show_what_came_out() -> None:
+    assert (EXPERIMENTS / "README.md").read_text(encoding="utf-8") == gallery.page(EXPERIMENTS, FIGURES)
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert text == gallery.readme(text, EXPERIMENTS, FIGURES)
+
+
+def test_every_violated_verdict_is_explained() -> None:
+    for file in FILES:
+        study = ct.Study.from_toml(file)
+        told = json.loads((FIGURES / f"{plots.stems(study)[0]}.json").read_text(encoding="utf-8"))["outcome"]
+        if any(v["status"] == "violated" for v in told["verdicts"]):
+            assert study.learned, study.name
+
+
+def test_one_command_runs_draws_and_writes_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "experiments").mkdir()
+    text = (EXPERIMENTS / "recovery_vs_users.toml").read_text(encoding="utf-8")
+    small = text.replace("trials = 100", "trials = 9").replace("[5, 10, 20, 50, 100, 200]", "[5, 20]")
+    (tmp_path / "experiments" / "recovery_vs_users.toml").write_text(small, encoding="utf-8")
+    short = CliRunner().invoke(main, ["reproduce-all", "--quick", "--out", "short"])
+    assert short.exit_code == 0, short.output
+    assert (tmp_path / "short" / "figures" / "recovery_vs_users.svg").exists()
+    assert not (tmp_path / "experiments" / "README.md").exists()
+    full = CliRunner().invoke(main, ["reproduce-all"])
+    assert full.exit_code == 0, full.output
+    page = (tmp_path / "experiments" / "README.md").read_text(encoding="utf-8")
+    assert "![More users, less error](../figures/recovery_vs_users.png)" in page
+    assert "| cramer_rao | proved | altmin |" in page
+    shutil.rmtree(tmp_path / "figures")
+    none = CliRunner().invoke(main, ["reproduce-all", str(tmp_path / "short")])
+    assert none.exit_code == 2
+    assert "holds no study file" in none.output
