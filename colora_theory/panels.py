@@ -241,7 +241,7 @@ def bars(page: Figure, figure: Any, tables: dict[str, pd.DataFrame], titles: lis
     across = min(len(cells), PANELS_ACROSS)
     grid = page.subplots(-(-len(cells) // across), across, sharey=True, squeeze=False).ravel()
     for spare in grid[len(cells) :]:
-        spare.set_visible(False)
+        spare.remove()
     panels, inches = grid[: len(cells)], inches / across
     labels = list(dict.fromkeys(table["line"]))
     size = float(mpl.rcParams["font.size"])

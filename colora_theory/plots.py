@@ -43,10 +43,11 @@ def draw_one(study: Study, figure: Any, tables: dict[str, pd.DataFrame], style: 
         picture, axes = plt.subplots(figsize=(width, 1.0))
         panels.KINDS[figure.kind](axes, figure, tables)
         names = ("claimed", "observed") if figure.kind == "scatter" else (figure.x or "sweep", figure.y or "")
-        axes.set_xlabel(figure.x_label or label_of(names[0]))
-        axes.set_ylabel(figure.y_label or label_of(names[1]))
-        picture.suptitle(title, fontsize=mpl.rcParams["axes.titlesize"])
         height = (0.66 if figure.width == "column" else 0.42) * width
+        size = float(mpl.rcParams["font.size"])
+        axes.set_xlabel(figure.x_label or label_of(names[0]))
+        axes.set_ylabel(wrapped(figure.y_label or label_of(names[1]), 0.85 * height, size))
+        picture.suptitle(title, fontsize=mpl.rcParams["axes.titlesize"])
         _finish(picture, width, height)
     return picture
 
@@ -62,8 +63,9 @@ def _finish(picture: Figure, width: float, height: float) -> None:
     if handles:
         longest = max(len(text.replace("$", "")) for text in handles)
         columns = max(1, min(len(handles), int(width / ((0.52 * longest + 4.0) * em))))
-        rows = math.ceil(len(handles) / columns)
-        picture.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=columns)
+        texts = [wrapped(text, width - 4.5 * em, em * 72) for text in handles] if columns == 1 else list(handles)
+        rows = sum(1 + text.count("\n") for text in texts) if columns == 1 else math.ceil(len(texts) / columns)
+        picture.legend(handles.values(), texts, loc="outside lower center", ncols=columns)
     titles = picture.get_suptitle().count("\n") + max(axes.get_title().count("\n") for axes in picture.axes)
     picture.set_size_inches(width, height + rows * 1.55 * em + titles * 1.5 * em)
 
