@@ -135,7 +135,11 @@ def pseudo_inverse(weight: Array) -> tuple[Array, bool]:
 
 
 def conjugate_gradients(
-    normal: Callable[[Array], Array], right: Array, precondition: Callable[[Array], Array], tol: float
+    normal: Callable[[Array], Array],
+    right: Array,
+    precondition: Callable[[Array], Array],
+    tol: float,
+    most: int | None = None,
 ) -> tuple[Array, bool]:
     """Solve normal(P) = right by preconditioned conjugate gradients for an unknown of any shape.
 
@@ -145,6 +149,7 @@ def conjugate_gradients(
     right : right-hand side in the operator's range, such as the gradient of a least-squares problem.
     precondition : approximate inverse of the operator, symmetric too.
     tol : relative residual, in the norm of the preconditioner, at which to stop; 0 goes on to rounding.
+    most : most iterations; None: twice the number of unknowns.
 
     Returns
     -------
@@ -156,7 +161,7 @@ def conjugate_gradients(
     direction = precondition(residual)
     size = start = float(np.vdot(residual, direction))
     steepest = 0.0
-    for _ in range(2 * right.size + 10):
+    for _ in range(2 * right.size + 10 if most is None else most):
         if size <= max(tol, 1e-15) ** 2 * start or size <= 0.0:
             return solution, False
         image = normal(direction)

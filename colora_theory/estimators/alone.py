@@ -87,12 +87,15 @@ def adapter_rank(rank: int | tuple[int, int] | None, rows: int, columns: int) ->
     return min(*values, rows, columns)
 
 
-def low_rank_changes(data: Dataset, rank: int, start: Array | None = None) -> tuple[Array, bool, str]:
+def low_rank_changes(
+    data: Dataset, rank: int, rng: np.random.Generator | None, start: Array | None = None
+) -> tuple[Array, bool, str]:
     """Best personal Δ_i of the given rank for every user: changes (k, d, p), whether all converged, a message.
 
     Regression is reduced-rank regression, solved exactly: the least-squares fit projected on the leading right
     singular vectors of its fitted values. Sensing runs alternating minimisation on every user; from a `start`
-    (k, d, p) of full rank it takes two sweeps only.
+    (k, d, p) of full rank it takes two sweeps only. `rng` splits sufficient rows and does nothing else, so that
+    users do not influence each other.
     """
     model = SharedModel(data)
     if model.regression:
@@ -118,7 +121,8 @@ def low_rank_changes(data: Dataset, rank: int, start: Array | None = None) -> tu
             )
             for i in range(model.k)
         ]
-    fits = [rules[i].fit(_plain(data.take(slice(i, i + 1)))) for i in range(model.k)]
+    used = rng if data.sufficient else None
+    fits = [rules[i].fit(_plain(data.take(slice(i, i + 1))), used) for i in range(model.k)]
     bad = [fit for fit in fits if fit.status != "converged"]
     return np.concatenate([fit.weights for fit in fits]), not bad, bad[0].message if bad else ""
 
@@ -161,9 +165,9 @@ class LoRA(Estimator):
     rank: int | tuple[int, int] | None = None
 
     def fit(self, data: Dataset, rng: np.random.Generator | None = None) -> Fit:
-        """Estimate every user's adapter; draws nothing."""
+        """Estimate every user's adapter; `rng` splits sufficient rows."""
         rank = adapter_rank(self.rank, data.dim_in, data.dim_out)
-        changes, converged, message = low_rank_changes(data, rank)
+        changes, converged, message = low_rank_changes(data, rank, rng)
         return _fit_of(changes, data, converged, message)
 
 
@@ -203,7 +207,7 @@ class Adapter(Estimator):
             counts=data.counts,
             sufficient=data.sufficient,
         )
-        changes, converged, message = low_rank_changes(inner, rank)
+        changes, converged, message = low_rank_changes(inner, rank, rng)
         return _fit_of(np.matmul(w0, changes), data, converged, message)
 
 

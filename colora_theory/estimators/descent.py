@@ -87,7 +87,7 @@ class SharedDescent(Estimator):
         contestants = 0
         for probation in self.PROBATION:
             run.advance(probation)
-            if self.restarts or (self.restarts is None and run.slow):
+            if self.restarts or (self.restarts is None and run.slow and run.determined):
                 runs = [run]
                 for u, v in self._contestants(data, model, run.first, rng):
                     runs.append(Run(self, model, u, v))
@@ -95,7 +95,10 @@ class SharedDescent(Estimator):
                 contestants = len(runs) - 1
                 run = min(runs, key=lambda each: each.point.objective)
                 break
-        run.advance(self.max_sweeps)
+            if not run.determined:
+                break
+        # Where the data cannot determine the answer more sweeps only choose among equal ones.
+        run.advance(self.max_sweeps if run.determined else self.PROBATION[0])
         return run.fit(data, contestants)
 
     def _start(self, data: Dataset, rank: tuple[int, int], rng: np.random.Generator | None) -> tuple[Array, Array]:
@@ -258,8 +261,10 @@ class Run:
         return last * rate / (1.0 - rate)
 
     def _at_rounding(self) -> bool:
-        """Whether five sweeps changed the objective by no more than rounding does."""
+        """Whether the fit interpolates, or five sweeps changed the objective by no more than rounding does."""
         past = self.core_objectives
+        if past[-1] <= 1e-28 * self.model.energy:
+            return True
         return len(past) > 5 and past[-1] >= (1.0 - 1e-14) * past[-6]
 
     @property
@@ -268,6 +273,11 @@ class Run:
         if self.converged or len(self.changes) < 6:
             return False
         return self.changes[-1] > self.rule.SLOW**5 * self.changes[-6]
+
+    @property
+    def determined(self) -> bool:
+        """Whether there are as many observations as degrees of freedom: otherwise no start is a poor one."""
+        return self.model.num_observations >= degrees_of_freedom(self.model, self.point.cores)
 
     def fit(self, data: Dataset, contestants: int) -> Fit:
         """Return the present point as an estimate."""
@@ -286,7 +296,7 @@ class Run:
         if self.singular or self.point.deficient.any():
             status, message = "singular", SINGULAR
         unknowns = degrees_of_freedom(self.model, self.point.cores)
-        if self.model.num_observations < unknowns:
+        if not self.determined:
             status = "singular"
             message = f"{self.model.num_observations} observations cannot determine {unknowns} degrees of freedom."
         return Fit(

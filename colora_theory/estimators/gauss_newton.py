@@ -13,6 +13,9 @@ from colora_theory.estimators.descent import Run, SharedDescent
 from colora_theory.estimators.shared_model import Point, SharedModel, sum_products
 from colora_theory.linalg import Array, conjugate_gradients
 
+#: Most inner iterations of one step: near the counting threshold an exact step costs more than it brings.
+_MOST_INNER = 60
+
 
 @register
 @dataclass(frozen=True, kw_only=True)
@@ -89,7 +92,7 @@ def gauss_newton_step(
 
     right = gather(point.moments)
     tol = accuracy(float(np.linalg.norm(precondition(right))))
-    change, singular = conjugate_gradients(normal, right, precondition, tol)
+    change, singular = conjugate_gradients(normal, right, precondition, tol, _MOST_INNER)
     change_v = change[cut:].reshape(v.shape) if shared_output else None
     return change[:cut].reshape(u.shape), change_v, singular or flat
 

@@ -18,6 +18,8 @@ from colora_theory.linalg import Array, conjugate_gradients, duals, orthonormal,
 
 #: Bytes of covariates handled at a time: what a second-level cache holds.
 _BLOCK_BYTES = 1 << 21
+#: Largest rank for which sensing features come from one product with U ⊗ V.
+_FLAT_RANK = 6
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,6 +77,7 @@ class SharedModel:
         self.y = data.residual_responses().reshape(self.k, m, self.p if self.regression else 1)
         self.counts = data.counts.astype(float)
         self.num_observations = data.num_observations
+        self.energy = float(np.vdot(self.y, self.y))
         step = max(1, _BLOCK_BYTES // max(1, self.x[0].nbytes))
         #: Blocks of users that fit in the cache.
         self.blocks = [slice(i, min(i + step, self.k)) for i in range(0, self.k, step)]
@@ -84,9 +87,11 @@ class SharedModel:
     def features(self, block: slice, u: Array, v: Array) -> Array:
         """Features of the cores' least squares: X_iU, or rows vec(UᵀA_ijV) for sensing."""
         x = self.x[block]
-        if self.regression:
-            return x @ u
         k, m = x.shape[:2]
+        if self.regression:
+            return (x.reshape(-1, self.d) @ u).reshape(k, m, -1)
+        if u.shape[1] <= _FLAT_RANK:  # one product with U ⊗ V beats two thin ones
+            return (x.reshape(k * m, -1) @ np.kron(u, v)).reshape(k, m, -1)
         inner = (x.reshape(-1, self.p) @ v).reshape(k, m, self.d, -1)
         return np.matmul(u.T, inner).reshape(k, m, -1)
 

@@ -38,7 +38,7 @@ class PooledLoRA(Estimator):
     rank: int | tuple[int, int] | None = None
 
     def fit(self, data: Dataset, rng: np.random.Generator | None = None) -> Fit:
-        """Estimate the common adapter; draws nothing."""
+        """Estimate the common adapter; `rng` splits sufficient rows."""
         rank = adapter_rank(self.rank, data.dim_in, data.dim_out)
         responses = data.residual_responses()
         crowd = Dataset(
@@ -47,7 +47,7 @@ class PooledLoRA(Estimator):
             counts=data.counts.sum(keepdims=True),
             sufficient=data.sufficient,
         )
-        changes, converged, message = low_rank_changes(crowd, rank)
+        changes, converged, message = low_rank_changes(crowd, rank, rng)
         return Fit(
             status="converged" if converged else "singular" if "minimum" in message else "stopped",
             message=message,
@@ -76,7 +76,15 @@ class SharedPlusPersonal(Estimator):
         check_integer("max_sweeps", self.max_sweeps, 1)
 
     @abstractmethod
-    def personal(self, model: SharedModel, data: Dataset, shared: Array, personal: Array, settled: bool) -> Array:
+    def personal(
+        self,
+        model: SharedModel,
+        data: Dataset,
+        shared: Array,
+        personal: Array,
+        settled: bool,
+        rng: np.random.Generator | None,
+    ) -> Array:
         """Return the next D_i, shape (k, d, p), for the shared part U C_i Vᵀ; `settled` after the first sweeps."""
 
     def first_personal(self, model: SharedModel, data: Dataset) -> Array:
@@ -98,7 +106,7 @@ class SharedPlusPersonal(Estimator):
             point = model.evaluate(u, v)
             model.y = responses
             before, shared = shared + personal, point.weights
-            personal = self.personal(model, data, shared, personal, sweep > 10)
+            personal = self.personal(model, data, shared, personal, sweep > 10, rng)
             objectives.append(point.objective)
             after = shared + personal
             scale = max(float(np.linalg.norm(after)), 1e-300)
@@ -176,9 +184,17 @@ class RobustMultitask(SharedPlusPersonal):
     def first_personal(self, model: SharedModel, data: Dataset) -> Array:
         """Every user tuned alone but for the penalty: what is left has moments of one size, outliers' too."""
         zero = np.zeros((model.k, model.d, model.p))
-        return self.personal(model, data, zero, zero, False)
+        return self.personal(model, data, zero, zero, False, None)
 
-    def personal(self, model: SharedModel, data: Dataset, shared: Array, personal: Array, settled: bool) -> Array:
+    def personal(
+        self,
+        model: SharedModel,
+        data: Dataset,
+        shared: Array,
+        personal: Array,
+        settled: bool,
+        rng: np.random.Generator | None,
+    ) -> Array:
         """Exact minimiser of ½‖r_i − 𝒜_i(D)‖² + λ_i‖D‖_F for every user."""
         level = self.strength * noise_level(model, shared) * np.sqrt(model.counts * model.d * model.p)
         residual = model.y - _predictions(model, shared)
@@ -234,7 +250,15 @@ class LowRankPlusSparse(SharedPlusPersonal):
         if self.sparsity is not None:
             check_integer("sparsity", self.sparsity, 1)
 
-    def personal(self, model: SharedModel, data: Dataset, shared: Array, personal: Array, settled: bool) -> Array:
+    def personal(
+        self,
+        model: SharedModel,
+        data: Dataset,
+        shared: Array,
+        personal: Array,
+        settled: bool,
+        rng: np.random.Generator | None,
+    ) -> Array:
         """A few thresholded gradient steps from the present D_i."""
         lengths = 1.0 / np.maximum(np.linalg.norm(model.x, 2, axis=(1, 2)) ** 2, 1e-300)[:, None, None]
         rate = np.sqrt(2.0 * model.counts * np.log(max(model.d * model.p, 2)))[:, None, None]
@@ -282,7 +306,15 @@ class SharedPlusAdapter(SharedPlusPersonal):
         super().__post_init__()
         check_integer("own_rank", self.own_rank, 1)
 
-    def personal(self, model: SharedModel, data: Dataset, shared: Array, personal: Array, settled: bool) -> Array:
+    def personal(
+        self,
+        model: SharedModel,
+        data: Dataset,
+        shared: Array,
+        personal: Array,
+        settled: bool,
+        rng: np.random.Generator | None,
+    ) -> Array:
         """Best personal adapter for what the shared part leaves."""
         most = min(model.d, model.p)
         if self.own_rank >= most:
@@ -296,4 +328,4 @@ class SharedPlusAdapter(SharedPlusPersonal):
             counts=data.counts,
             sufficient=data.sufficient,
         )
-        return low_rank_changes(left, self.own_rank, personal)[0]
+        return low_rank_changes(left, self.own_rank, rng, personal)[0]
