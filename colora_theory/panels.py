@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
@@ -59,21 +60,25 @@ def curve(axes: Axes, figure: Any, tables: dict[str, pd.DataFrame]) -> None:
         if table_of_claim is None or not len(table_of_claim):
             continue
         several = groups(table_of_claim)
-        for text, rows in several:
+        together = len(several) > 1 and bool(figure.lines)  # lines named by the study: one entry a claim
+        for index, (text, rows) in enumerate(several):
             rows = rows.sort_values(x) if numeric else rows
             axes.plot(
                 rows[x],
                 rows["value"],
-                dash(rows) if numeric else "none",
+                linestyle=dash(rows) if numeric else "none",
                 marker="" if numeric else "_",
-                markersize=14,
+                markersize=16,
                 markeredgewidth=(1.5, 2.5)[number // len(GREYS) % 2],
                 color=GREYS[number % len(GREYS)],
                 linewidth=(1.2, 2.2)[number // len(GREYS) % 2],
-                label=claim(rows, name, f", {text}" if len(several) > 1 else ""),
+                label="_"
+                if together and index
+                else claim(rows, name, f", {text}" if text and not together else ""),
                 zorder=2,
             )
-            number += 1
+            number += not together
+        number += together
     _scales(axes, figure, table[x], numeric)
 
 
@@ -87,15 +92,17 @@ def _scales(axes: Axes, figure: Any, x: Any, numeric: bool) -> None:
         if len(values) <= 7:
             axes.set_xticks(values, [f"{value:g}" for value in values])
             axes.xaxis.set_minor_locator(mpl.ticker.NullLocator())
+    else:
+        axes.tick_params(axis="x", rotation=20)
     if figure.log_y is not False:
         axes.set_yscale("log")
         quiet_log(axes.yaxis)
 
 
 def quiet_log(axis: Any) -> None:
-    """Few ticks on a logarithmic axis: minor ones are labelled only where the axis spans less than a decade."""
+    """Few ticks on a logarithmic axis: more than decades only where there are hardly two of them."""
     low, high = axis.get_view_interval()
-    if high / low < 10:
+    if high / low < 50:
         axis.set_major_locator(mpl.ticker.LogLocator(subs=(1.0, 2.0, 5.0)))
         axis.set_major_formatter(mpl.ticker.FuncFormatter(lambda value, _: f"{value:g}"))
         axis.set_minor_locator(mpl.ticker.LogLocator(subs=[float(i) for i in range(1, 10)]))
@@ -180,6 +187,15 @@ def edges(values: Any) -> Any:
     return np.exp([2 * logs[0] - middle[0], *middle, 2 * logs[-1] - middle[-1]])
 
 
+def apart(values: list[float], least: float = 0.07) -> list[float]:
+    """The values that are far enough from each other on a logarithmic axis for their labels, in sorted order."""
+    kept = values[:1]
+    for value in values[1:]:
+        if math.log(value / kept[-1]) >= least * math.log(values[-1] / values[0]):
+            kept.append(value)
+    return kept
+
+
 def heatmap(axes: Axes, figure: Any, tables: dict[str, pd.DataFrame]) -> None:
     """Means over a grid of two fields; for a success rate the 50 % contour and threshold lines."""
     table = tables["points"].pivot_table(index=figure.y, columns=figure.x, values="mean", sort=True)
@@ -199,8 +215,9 @@ def heatmap(axes: Axes, figure: Any, tables: dict[str, pd.DataFrame]) -> None:
     axes.set_xlim(edges(table.columns)[[0, -1]])
     axes.set_ylim(edges(table.index)[[0, -1]])
     for axis, values in ((axes.xaxis, table.columns), (axes.yaxis, table.index)):
-        axis.set_major_locator(mpl.ticker.FixedLocator([float(value) for value in values]))
-        axis.set_major_formatter(mpl.ticker.FixedFormatter([f"{value:g}" for value in values]))
+        ticks = apart([float(value) for value in values])
+        axis.set_major_locator(mpl.ticker.FixedLocator(ticks))
+        axis.set_major_formatter(mpl.ticker.FixedFormatter([f"{value:g}" for value in ticks]))
         axis.set_minor_locator(mpl.ticker.NullLocator())
     axes.grid(visible=False)
     bar = axes.figure.colorbar(image, ax=axes)
