@@ -6,20 +6,19 @@ import ast
 import json
 import subprocess
 import sys
+import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from colora_theory.errors import InputError
 from colora_theory.plots import draw, stems
+from colora_theory.results import Results
 from colora_theory.study import Study
 from colora_theory.sweep import run
 from colora_theory.tables import STANDING
 from colora_theory.verdicts import check
-
-if TYPE_CHECKING:
-    from colora_theory.results import Results
 
 #: Between two such lines of the README stands a table.
 MARK = "<!-- {}: written by colora-theory reproduce-all -->", "<!-- end of {} -->"
@@ -49,9 +48,12 @@ def reproduce_all(
         if only and file.stem not in only:
             continue
         study = Study.from_toml(file, quick=quick)
+        before = _seconds(out / study.name)
+        start = time.perf_counter()
         results = run(study, out / study.name, n_jobs=jobs, quiet=True)
+        told = {**outcome(results), "seconds": round(before + time.perf_counter() - start, 1)}
+        (results.path / "outcome.json").write_text(json.dumps(told, ensure_ascii=False), encoding="utf-8")
         draw(results, figures)
-        told = outcome(results)
         note(figures / f"{stems(study)[0]}.json", told)
         tell(f"{file}: {summary(told['verdicts'])}; {told['rows']} fits, {told['seconds']:.0f} s")
         done.append(results)
@@ -63,7 +65,7 @@ def reproduce_all(
 
 
 def outcome(results: Results) -> dict[str, Any]:
-    """What became of a study: overall verdicts, fits, failures, seconds."""
+    """What became of a study: overall verdicts, fits, failures."""
     rows, failed = results.counts()
     verdicts = [
         {
@@ -78,8 +80,17 @@ def outcome(results: Results) -> dict[str, Any]:
         for v in check(results)
         if not v.cell
     ]
-    seconds = round(float(results.progress().get("seconds", 0.0)), 1)
-    return {"verdicts": verdicts, "rows": rows, "failed": failed, "seconds": seconds, "quick": results.quick}
+    return {"verdicts": verdicts, "rows": rows, "failed": failed, "quick": results.quick}
+
+
+def _seconds(run_folder: Path) -> float:
+    """Seconds that earlier, interrupted or finished, runs of a study took: a resumed run is not a fast one."""
+    told = run_folder / "outcome.json"
+    if told.exists():
+        return float(json.loads(told.read_text(encoding="utf-8"))["seconds"])
+    if not (run_folder / "results.sqlite").exists():
+        return 0.0
+    return float(Results.open(run_folder).progress().get("seconds", 0.0))
 
 
 def note(manifest: Path, told: dict[str, Any]) -> None:

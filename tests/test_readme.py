@@ -34,7 +34,7 @@ def test_the_way_from_a_claim_to_a_verdict(tmp_path: Path, monkeypatch: pytest.M
     for line in commands.strip().splitlines():
         words = shlex.split(line, comments=True)[1:]
         if words[0] == "run":
-            words += ["--quick"]
+            words += ["--set", "run.trials=9"]
         result = CliRunner().invoke(main, words)
         assert result.exit_code == 0, (line, result.output)
 
