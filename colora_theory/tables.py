@@ -10,6 +10,7 @@ import numpy as np
 from colora_theory import guarantees
 from colora_theory.analysis import mean_interval, phase_boundary, wilson_interval
 from colora_theory.errors import InputError
+from colora_theory.guarantees.base import ENDLESS
 from colora_theory.styles import label_of
 
 if TYPE_CHECKING:
@@ -176,7 +177,7 @@ def overlay(results: Results, name: str, metric: str) -> pd.DataFrame:
                 "choose another overlay or another y."
             )
         value = guarantee.value(cell.problem) if stored is None else float(stored.get(cell.id, math.nan))
-        if math.isfinite(value):
+        if abs(value) < ENDLESS:  # also False for NaN
             rows.append({"cell": cell.id, **cell.varied, "value": factor * value})
     table = pd.DataFrame(rows, columns=["cell", *_varied(results.study), "value"])
     return table.assign(standing=STANDING[guarantee.kind], name=name)
@@ -194,7 +195,8 @@ def pairs(results: Results, name: str) -> pd.DataFrame:
         frame = frame[frame["metric"] == metric][["cell", "trial", "estimator", "value"]]
         table = table.drop(columns="observed").merge(frame, on=["cell", "trial", "estimator"])
         table = table.rename(columns={"value": "observed"})
-    return table.dropna(subset=["claim", "observed"])
+    table = table.dropna(subset=["claim", "observed"])
+    return table[table["claim"].abs() < ENDLESS]
 
 
 def scatter_table(results: Results, name: str, study: Study, figure: Any) -> pd.DataFrame:
