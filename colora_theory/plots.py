@@ -166,5 +166,8 @@ def stored(file: Path, study: Study, figure: Any) -> dict[str, pd.DataFrame]:
     tables = {}
     for name in names:
         rows = joined[joined["table"] == name].drop(columns="table")
-        tables[name] = rows.dropna(axis="columns", how="all").reset_index(drop=True)
+        kept = rows.dropna(axis="columns", how="all")
+        if "line" in rows:  # an empty text is a line without a name of its own, not a missing one
+            kept = kept.assign(line=rows["line"].fillna(""))
+        tables[name] = kept.reset_index(drop=True)
     return tables
