@@ -12,8 +12,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from colora_theory import guarantees
 from colora_theory.errors import InputError
 from colora_theory.plots import draw, stems
+from colora_theory.report import broken
 from colora_theory.results import Results
 from colora_theory.study import Study
 from colora_theory.sweep import run
@@ -139,7 +141,7 @@ def page(folder: Path, figures: Path) -> str:
         ]
         out += [
             f"| {v['guarantee']} | {v['standing']} | {v['estimator']} | {v['status']} | {v['trials']} "
-            f"| {v['violations']} |"
+            f"| {broken(guarantees.get(v['guarantee']).kind, v['reason'], v['violations'])} |"
             for v in told["verdicts"]
         ]
     for script in _scripts(folder, figures):

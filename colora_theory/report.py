@@ -99,13 +99,18 @@ def _badge(status: str) -> str:
     return f'<span class="verdict {status.replace(" ", "-")}">{escape(status)}</span>'
 
 
+def broken(kind: str, reason: str, violations: int) -> str:
+    """In how many trials a claim was broken; a dash for a claim about a mean, which single trials cannot break."""
+    return str(violations) if kind == "certificate" or "trials break the claim" in reason else "–"
+
+
 def _row(verdict: Verdict) -> list[str]:
     low, high = verdict.interval
     interval = f"[{number(low)}, {number(high)}]" if math.isfinite(low) or math.isfinite(high) else "–"
     return [
         _badge(verdict.status),
         str(verdict.trials),
-        str(verdict.violations),
+        broken(verdict.kind, verdict.reason, verdict.violations),
         str(verdict.failures),
         interval,
         number(verdict.tightness),
