@@ -38,7 +38,10 @@ def choose_rank(data: Dataset, rng: np.random.Generator | None = None, most: int
         limit = max((r for r in range(1, limit + 1) if r * min(r, outputs) <= first.counts.min()), default=0)
     limit = limit if most is None else min(limit, most)
     if limit < 1 or second.counts.min() < 1:
-        raise InputError("rank = 'auto' needs at least two samples per user; give the rank, or add samples.")
+        raise InputError(
+            f"rank = 'auto' needs at least two samples per user, got {int(data.counts.min())} sample(s); give the "
+            "rank, or add samples."
+        )
     errors: list[Array] = []
     floor = 1e-20 * float((second.residual_responses() ** 2).sum())
     for rank in range(1, limit + 1):
