@@ -166,6 +166,15 @@ def test_a_stopped_run_says_so(name: str) -> None:
     assert got.sweeps == 1
 
 
+@pytest.mark.parametrize("name", ["lora_gd", "lora_pro"])
+def test_adapters_trained_by_gradients_do_not_diverge_at_the_default_step(name: str) -> None:
+    p = ct.Problem(num_users=24, num_samples=30, dim_in=20, dim_out=6, rank=2, noise_std=0.3, pretrained_norm=1.0)
+    truth, data = draw(p, 3)
+    objective = fit(name, p, truth, data, max_sweeps=60).history["objective"]
+    assert np.isfinite(objective).all()
+    assert objective[-1] < 0.5 * objective[0]
+
+
 @pytest.mark.parametrize("name", ALL)
 def test_degenerate_data_never_crash(name: str) -> None:
     """One sample, a user without samples, all-zero responses: finite weights and an honest status."""
