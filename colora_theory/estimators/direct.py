@@ -76,15 +76,19 @@ class OracleSubspace(Estimator):
                 f"input_subspace and output_subspace must be matrices, got {u.ndim} and {v.ndim} axes."
             )
         u, v = given_start(u, v, (u.shape[1], v.shape[1]), data)
-        point = SharedModel(data).evaluate(u, v)
-        short = int(point.deficient.sum())
-        return Fit(
-            status="singular" if short else "converged",
-            message=f"{short} of {len(point.cores)} users cannot determine their core; minimum-norm solutions."
-            if short
-            else "",
-            input_subspace=u,
-            output_subspace=v,
-            cores=point.cores,
-            pretrained=data.pretrained,
-        )
+        return fit_in_subspaces(data, u, v)
+
+
+def fit_in_subspaces(data: Dataset, u: Array, v: Array) -> Fit:
+    """Every user's core by least squares in given orthonormal subspaces, minimum norm where under-determined."""
+    point = SharedModel(data).evaluate(u, v)
+    short = int(point.deficient.sum())
+    message = f"{short} of {len(point.cores)} users cannot determine their core; minimum-norm solutions."
+    return Fit(
+        status="singular" if short else "converged",
+        message=message if short else "",
+        input_subspace=u,
+        output_subspace=v,
+        cores=point.cores,
+        pretrained=data.pretrained,
+    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -12,6 +13,7 @@ from colora_theory.errors import InputError, nearest
 from colora_theory.estimators.alone import Ridge
 from colora_theory.estimators.base import Estimator, Fit, register
 from colora_theory.estimators.descent import check_integer
+from colora_theory.estimators.direct import fit_in_subspaces
 from colora_theory.estimators.gauss_newton import GaussNewton
 from colora_theory.estimators.shared_model import SharedModel, given_start, resolve_rank
 from colora_theory.estimators.together import PooledLoRA
@@ -66,17 +68,10 @@ class Transfer(Estimator):
             assert learned.input_subspace is not None
             assert learned.output_subspace is not None
             u, v = learned.input_subspace, learned.output_subspace
-        point = SharedModel(data).evaluate(u, v)
-        if point.deficient.any():
-            status, message = "singular", "a user cannot determine its core; minimum-norm solutions."
-        return Fit(
-            status=status,
-            message=message,
-            input_subspace=u,
-            output_subspace=v,
-            cores=point.cores,
-            pretrained=data.pretrained,
-        )
+        fit = fit_in_subspaces(data, u, v)
+        if fit.status == "converged" and status != "converged":
+            return dataclasses.replace(fit, status=status, message=f"source users: {message}")
+        return fit
 
 
 @register

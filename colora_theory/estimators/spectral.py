@@ -11,7 +11,7 @@ from colora_theory.data import Dataset
 from colora_theory.errors import InputError, nearest
 from colora_theory.estimators.base import Estimator, Fit, register
 from colora_theory.estimators.descent import choose_pair
-from colora_theory.estimators.shared_model import SharedModel
+from colora_theory.estimators.direct import fit_in_subspaces
 from colora_theory.estimators.starts import SPECTRAL, start
 
 
@@ -51,15 +51,4 @@ class Spectral(Estimator):
         """Estimate subspaces and cores; `rng` splits sufficient rows."""
         rank = choose_pair(self.rank, data, rng)
         u, v = start(data, rank, self.moment, rng)
-        point = SharedModel(data).evaluate(u, v)
-        short = int(point.deficient.sum())
-        return Fit(
-            status="singular" if short else "converged",
-            message=f"{short} of {len(point.cores)} users cannot determine their core; minimum-norm solutions."
-            if short
-            else "",
-            input_subspace=u,
-            output_subspace=v,
-            cores=point.cores,
-            pretrained=data.pretrained,
-        )
+        return fit_in_subspaces(data, u, v)
