@@ -87,16 +87,18 @@ def test_noiseless_recovery_where_the_model_contains_the_truth(name: str, design
     assert ct.metrics.relative_error(p, truth, got) <= LOOSE.get(name, 1e-6)
 
 
+#: Their random initialisation is dealt to the users in turn and has units of its own: no such invariance to hold.
+INITIALISED = ("lora_gd", "lora_pro")
+
+
 @pytest.mark.parametrize("design", ["regression", "sensing"])
-@pytest.mark.parametrize("name", ALL)
+@pytest.mark.parametrize("name", [n for n in ALL if n not in INITIALISED])
 def test_permutation_of_users_and_scale_of_responses(name: str, design: str) -> None:
     """Users in another order, and responses in other units (with the pretrained weight): the same answer."""
     if not defined(name, design):
         return
     p = problem_for(name, design, noise_std=0.1)
     truth, data = draw(p, 1)
-    if name in ("lora_gd", "lora_pro"):
-        return  # their random initialisation is dealt to the users in turn and has units of its own
     order = np.array([3, 1, 0, 2, 4, 8, 7, 5, 6, 9])  # transfer's new user stays the last one
     scale = 64.0
     assert data.pretrained is not None
