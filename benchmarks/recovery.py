@@ -1,6 +1,6 @@
 """Seconds of a recovery, from data in memory to its own stop rule, against the time to draw the covariates.
 
-python benchmarks/recovery.py [A B C] [--seeds 5] [--noise-tol 0.01]
+python benchmarks/recovery.py [A B C] [--seeds 5] [--noise-tol X]
 
 A: d=100 k=50 n=50 r=5   B: d=500 k=200 n=200 r=5 (vector model)   C: 20x20 r=2 k=20 n=100 (sensing);  σ = 0.1.
 Each row is the median over seeds, everything in one process and one BLAS thread: ratios travel between machines,
@@ -116,7 +116,7 @@ def timed(call: Callable[[], object]) -> tuple[float, object]:
     return time.perf_counter() - start, result
 
 
-def one_seed(problem: ct.Problem, seed: int, noise_tol: float) -> dict[str, tuple[float, float]]:
+def one_seed(problem: ct.Problem, seed: int, params: dict[str, float]) -> dict[str, tuple[float, float]]:
     """Ratio to the draw, and distance over floor, of every method."""
     rng = np.random.default_rng([seed, 1])
     truth = ct.sample_truth(problem, rng)
@@ -127,7 +127,7 @@ def one_seed(problem: ct.Problem, seed: int, noise_tol: float) -> dict[str, tupl
     floor = ct.subspace_distance(best.input_subspace, u)
     out = {"draw (s)": (draw, float("nan"))}
     for name in ("gauss_newton", "altmin", "altgdmin"):
-        rule = ct.estimators.get(name)(rank=rank, noise_tol=noise_tol)
+        rule = ct.estimators.get(name)(rank=rank, **params)
         spent, fit = min((timed(lambda rule=rule: rule.fit(data)) for _ in range(3)), key=lambda pair: pair[0])
         out[name] = (spent / draw, ct.subspace_distance(fit.input_subspace, u) / floor)  # type: ignore[attr-defined]
     x, y = data.covariates, data.responses
@@ -148,12 +148,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("work", nargs="*", default=list(WORK), help="which of A, B, C")
     parser.add_argument("--seeds", type=int, default=5)
-    parser.add_argument("--noise-tol", type=float, default=0.01, help="of our methods' stop rule")
+    parser.add_argument("--noise-tol", type=float, help="of our methods' stop rule, instead of their defaults")
     args = parser.parse_args()
-    print(f"load average {os.getloadavg()[0]:.2f}; noise_tol {args.noise_tol:g}")
+    params = {} if args.noise_tol is None else {"noise_tol": args.noise_tol}
+    print(f"load average {os.getloadavg()[0]:.2f}; {params or 'default stop rules'}")
     print(f"{'work':5s}{'method':34s}{'fit / draw':>11s}{'distance / floor':>18s}")
     for name in args.work:
-        runs = [one_seed(WORK[name], seed, args.noise_tol) for seed in range(args.seeds)]
+        runs = [one_seed(WORK[name], seed, params) for seed in range(args.seeds)]
         for method in runs[0]:
             ratio, distance = (np.median([run[method][j] for run in runs]) for j in (0, 1))
             print(f"{name:5s}{method:34s}{ratio:11.3f}{distance:18.4f}")

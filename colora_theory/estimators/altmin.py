@@ -97,8 +97,8 @@ class AltMin(SharedDescent):
             change, flag = fresh.solve_input(point, fresh.residual_moments(point.weights)[0], tol)
             u, triangle = np.linalg.qr(u + change)
             if steps == 3:
-                raw, _, other = SharedModel(next(pieces)).solve_output(u, triangle @ point.cores, v, tol)
-                v, flag = np.linalg.qr(raw)[0], flag or other
+                change, _, other = SharedModel(next(pieces)).solve_output(u, triangle @ point.cores, v, tol)
+                v, flag = np.linalg.qr(v + change)[0], flag or other
             singular |= flag or bool(point.deficient.any())
             objectives.append(point.objective)
             subspaces.append((u, v))
