@@ -46,7 +46,7 @@ def draw_one(study: Study, figure: Any, tables: dict[str, pd.DataFrame], style: 
         height = (0.66 if figure.width == "column" else 0.42) * width
         size = float(mpl.rcParams["font.size"])
         axes.set_xlabel(figure.x_label or label_of(names[0]))
-        axes.set_ylabel(wrapped(figure.y_label or label_of(names[1]), 0.85 * height, size))
+        axes.set_ylabel(wrapped(figure.y_label or label_of(names[1]), 0.7 * height, size))
         picture.suptitle(title, fontsize=mpl.rcParams["axes.titlesize"])
         finish(picture, width, height)
     return picture
