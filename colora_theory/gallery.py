@@ -60,8 +60,9 @@ def reproduce_all(
         tell(f"{file}: {summary(told['verdicts'])}; {told['rows']} fits, {told['seconds']:.0f} s")
         done.append(results)
     for script in sorted(folder.glob("*.py")):
-        if not quick and (not only or script.stem in only):
-            subprocess.run([sys.executable, str(script), str(figures)], check=True, stdout=subprocess.DEVNULL)
+        if not only or script.stem in only:
+            words = [sys.executable, str(script), str(figures), *(["--quick"] if quick else [])]
+            subprocess.run(words, check=True, stdout=subprocess.DEVNULL)
             tell(f"{script}: drawn")
     return done
 
@@ -161,7 +162,11 @@ def studies_table(folder: Path, figures: Path, gallery: str) -> str:
             f"| {told['rows']} | {told['seconds']:.0f} s |"
         )
     for script in _scripts(folder, figures):
-        rows.append(f"| [{script.stem}]({gallery}#{script.stem}) | {_script(script)[0]} | – | – | – |")
+        told = json.loads((figures / f"{script.stem}.json").read_text(encoding="utf-8"))["outcome"]
+        rows.append(
+            f"| [{script.stem}]({gallery}#{script.stem}) | {_script(script)[0]} | – | {told['rows']} "
+            f"| {told['seconds']:.0f} s |"
+        )
     return "\n".join(rows)
 
 
@@ -176,16 +181,16 @@ def _told(file: Path, figures: Path) -> tuple[Study, dict[str, Any]]:
 
 
 def _scripts(folder: Path, figures: Path) -> list[Path]:
-    """Scripts beside the studies that draw a figure of their own name."""
-    return [file for file in sorted(folder.glob("*.py")) if (figures / f"{file.stem}.png").exists()]
+    """Scripts beside the studies that draw a figure of their own name, with a manifest."""
+    return [file for file in sorted(folder.glob("*.py")) if (figures / f"{file.stem}.json").exists()]
 
 
 def _script(file: Path) -> tuple[str, str]:
-    """What a script asks (first line of its docstring) and says (the rest, without code)."""
+    """What a script asks (first line of its docstring) and says (the paragraphs after it, without code)."""
     text = ast.get_docstring(ast.parse(file.read_text(encoding="utf-8"))) or ""
     first, _, rest = text.partition("\n")
-    parts = [part for part in rest.split("\n\n") if not part.startswith("    ")]
-    return first.partition(" Draws")[0], " ".join(" ".join(parts).split())
+    parts = [" ".join(part.split()) for part in rest.split("\n\n") if not part.startswith("    ")]
+    return first, "\n\n".join(part for part in parts if part)
 
 
 def methods_table(file: Path, study: Study) -> str:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 #: Panels side by side on a page of bars.
 PANELS_ACROSS: Final = 5
-GREYS: Final = ("#000000", "#666666", "#999999", "#333333")
+GREYS: Final = ("#000000", "#666666", "#999999")
 
 
 def groups(table: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
@@ -48,11 +48,21 @@ def curve(axes: Axes, figure: Any, tables: dict[str, pd.DataFrame]) -> None:
     """Means with Monte Carlo intervals against a problem field, claims as lines."""
     x, table = figure.x, tables["points"]
     numeric = np.issubdtype(np.asarray(table[x]).dtype, np.number)
-    for index, (text, rows) in enumerate(groups(table)):
+    lines = groups(table)
+    places = {value: place for place, value in enumerate(dict.fromkeys(table[x]))}
+    for index, (text, rows) in enumerate(lines):
         rows = rows.sort_values(x) if numeric else rows
-        colour, marker = COLOURS[index % len(COLOURS)], MARKERS[index % len(MARKERS)]
+        beside = 0.12 * (index - 0.5 * (len(lines) - 1))  # names have room beside each other, numbers a place
         axes.errorbar(
-            rows[x], rows["mean"], spread(rows), fmt=marker, color=colour, capsize=2, label=text, zorder=3
+            rows[x] if numeric else rows[x].map(places) + beside,
+            rows["mean"],
+            spread(rows),
+            fmt=MARKERS[index % len(MARKERS)],
+            color=COLOURS[index % len(COLOURS)],
+            markerfacecolor="none",  # two lines at one value: both are seen
+            capsize=2,
+            label=text,
+            zorder=3,
         )
     number = 0
     for name in figure.overlay:
@@ -63,23 +73,33 @@ def curve(axes: Axes, figure: Any, tables: dict[str, pd.DataFrame]) -> None:
         together = len(several) > 1 and bool(figure.lines)  # lines named by the study: one entry a claim
         for index, (text, rows) in enumerate(several):
             rows = rows.sort_values(x) if numeric else rows
-            axes.plot(
-                rows[x],
-                rows["value"],
-                linestyle=dash(rows) if numeric else "none",
-                marker="" if numeric else "_",
-                markersize=16,
-                markeredgewidth=(1.5, 2.5)[number // len(GREYS) % 2],
-                color=GREYS[number % len(GREYS)],
-                linewidth=(1.2, 2.2)[number // len(GREYS) % 2],
-                label="_"
-                if together and index
-                else claim(rows, name, f", {text}" if text and not together else ""),
-                zorder=2,
-            )
+            text = "_" if together and index else claim(rows, name, f", {text}" if text and not together else "")
+            colour, width = GREYS[number % len(GREYS)], (1.2, 2.4)[number // len(GREYS) % 2]
+            if numeric:
+                axes.plot(rows[x], rows["value"], dash(rows), color=colour, linewidth=width, label=text, zorder=2)
+            else:
+                at = rows[x].map(places)
+                axes.hlines(
+                    rows["value"],
+                    at - 0.3,
+                    at + 0.3,
+                    linestyle=dash(rows),
+                    color=colour,
+                    linewidth=width,
+                    label=text,
+                    zorder=2,
+                )
             number += not together
         number += together
     _scales(axes, figure, table[x], numeric)
+
+
+def short(value: float) -> str:
+    """A tick's number; many zeros become a power of ten, so that neighbours do not touch."""
+    digits, _, power = f"{value:e}".partition("e")
+    if value < 10_000 or float(digits) != round(float(digits)):
+        return f"{value:g}"
+    return f"${float(digits):g}\\cdot 10^{{{int(power)}}}$".replace("1\\cdot ", "")
 
 
 def _scales(axes: Axes, figure: Any, x: Any, numeric: bool) -> None:
@@ -90,10 +110,11 @@ def _scales(axes: Axes, figure: Any, x: Any, numeric: bool) -> None:
         if figure.log_x is not False and positive:
             axes.set_xscale("log")
         if len(values) <= 7:
-            axes.set_xticks(values, [f"{value:g}" for value in values])
+            axes.set_xticks(values, [short(value) for value in values])
             axes.xaxis.set_minor_locator(mpl.ticker.NullLocator())
     else:
-        axes.tick_params(axis="x", rotation=20)
+        names = [str(value).replace("_", " ") for value in dict.fromkeys(x)]
+        axes.set_xticks(range(len(names)), names, rotation=20, ha="right", rotation_mode="anchor")
     if figure.log_y is not False:
         axes.set_yscale("log")
         quiet_log(axes.yaxis)
@@ -102,8 +123,8 @@ def _scales(axes: Axes, figure: Any, x: Any, numeric: bool) -> None:
 def quiet_log(axis: Any) -> None:
     """Few ticks on a logarithmic axis: more than decades only where there are hardly two of them."""
     low, high = axis.get_view_interval()
-    if high / low < 50:
-        axis.set_major_locator(mpl.ticker.LogLocator(subs=(1.0, 2.0, 5.0)))
+    if high / low < 300:
+        axis.set_major_locator(mpl.ticker.LogLocator(subs=(1.0, 2.0, 5.0) if high / low < 50 else (1.0, 3.0)))
         axis.set_major_formatter(mpl.ticker.FuncFormatter(lambda value, _: f"{value:g}"))
         axis.set_minor_locator(mpl.ticker.LogLocator(subs=[float(i) for i in range(1, 10)]))
     axis.set_minor_formatter(mpl.ticker.NullFormatter())
@@ -282,8 +303,10 @@ def bars(page: Figure, figure: Any, tables: dict[str, pd.DataFrame], titles: lis
         axes.set_xscale("log" if figure.log_x is not False else "linear")
         if figure.log_x is not False:
             quiet_log(axes.xaxis)
-            axes.xaxis.set_major_locator(mpl.ticker.LogLocator(numticks=4))
-            axes.xaxis.set_major_formatter(mpl.ticker.LogFormatterSciNotation())
+            low, high = axes.get_xlim()
+            if high / low > 50:
+                axes.xaxis.set_major_locator(mpl.ticker.LogLocator(numticks=4))
+                axes.xaxis.set_major_formatter(mpl.ticker.LogFormatterSciNotation())
         axes.set_yticks(place, labels)
         axes.set_ylim(-0.7, len(labels) - 0.3)
         axes.set_title(wrapped(title, inches, size), fontsize=size)

@@ -46,13 +46,13 @@ def draw_one(study: Study, figure: Any, tables: dict[str, pd.DataFrame], style: 
         height = (0.66 if figure.width == "column" else 0.42) * width
         size = float(mpl.rcParams["font.size"])
         axes.set_xlabel(figure.x_label or label_of(names[0]))
-        axes.set_ylabel(wrapped(figure.y_label or label_of(names[1]), 0.85 * height, size))
+        axes.set_ylabel(wrapped(figure.y_label or label_of(names[1]), 0.7 * height, size))
         picture.suptitle(title, fontsize=mpl.rcParams["axes.titlesize"])
-        _finish(picture, width, height)
+        finish(picture, width, height)
     return picture
 
 
-def _finish(picture: Figure, width: float, height: float) -> None:
+def finish(picture: Figure, width: float, height: float) -> None:
     """Legend below the axes, where it covers nothing, in as many columns as fit; the page grows by its rows."""
     handles: dict[str, Any] = {}
     for axes in picture.axes:
@@ -84,7 +84,7 @@ def _page(study: Study, figure: Any, tables: dict[str, pd.DataFrame], title: str
     page.suptitle(title, fontsize=mpl.rcParams["axes.titlesize"])
     line = float(mpl.rcParams["font.size"]) / 72
     rows = -(-len(ids) // panels.PANELS_ACROSS)
-    _finish(page, width, rows * (8.0 + 1.75 * table["line"].nunique()) * line)
+    finish(page, width, rows * (8.0 + 1.75 * table["line"].nunique()) * line)
     return page
 
 
@@ -110,8 +110,14 @@ def save(
     formats: tuple[str, ...] = FORMATS,
 ) -> list[Path]:
     """Draw one figure from its tables into `stem`.svg, .pdf, .png. The same tables give the same files."""
-    picture = draw_one(study, figure, tables, style)
-    title, written = figure.title or study.title, []
+    return write(draw_one(study, figure, tables, style), figure.title or study.title, stem, style, formats)
+
+
+def write(
+    picture: Figure, title: str, stem: Path, style: str = "paper", formats: tuple[str, ...] = FORMATS
+) -> list[Path]:
+    """Write a figure into `stem`.svg, .pdf, .png and close it."""
+    written = []
     with context(style):
         for suffix in formats:
             path = stem.with_name(f"{stem.name}.{suffix}")
@@ -123,10 +129,14 @@ def save(
 
 def svg(study: Study, figure: Any, tables: dict[str, pd.DataFrame], style: str = "paper") -> str:
     """One figure as the text of an SVG file."""
-    picture = draw_one(study, figure, tables, style)
+    return svg_of(draw_one(study, figure, tables, style), figure.title or study.title, style)
+
+
+def svg_of(picture: Figure, title: str, style: str = "paper") -> str:
+    """A figure as the text of an SVG file; closes it."""
     file = io.StringIO()
     with context(style):
-        picture.savefig(file, format="svg", metadata=_metadata("svg", figure.title or study.title))
+        picture.savefig(file, format="svg", metadata=_metadata("svg", title))
     plt.close(picture)
     return file.getvalue()
 
@@ -139,19 +149,20 @@ def _metadata(suffix: str, title: str) -> dict[str, Any]:
 
 
 def store(stem: Path, results: Results, tables: dict[str, pd.DataFrame]) -> None:
-    """Write the tables as one CSV, and what produced them as JSON."""
+    """Write the tables of a study's figure as one CSV, and what produced them as JSON."""
+    note = {**results.manifest, "study": results.study.name, "claim": results.study.claim}
+    put_beside(stem, tables, note)
+
+
+def put_beside(stem: Path, tables: dict[str, pd.DataFrame], manifest: dict[str, Any]) -> None:
+    """Write tables into `stem`.csv and a manifest into `stem`.json."""
     import pandas as pd
 
     rows = [table.assign(table=name) for name, table in tables.items() if len(table)]
     joined = pd.concat(rows, ignore_index=True) if rows else pd.DataFrame({"table": []})
     joined.to_csv(stem.with_name(f"{stem.name}.csv"), index=False, lineterminator="\n")
-    manifest = {
-        **results.manifest,
-        "matplotlib": mpl.__version__,
-        "study": results.study.name,
-        "claim": results.study.claim,
-    }
-    text = json.dumps(manifest, indent=2, sort_keys=True, default=str, ensure_ascii=False)
+    entries = {**manifest, "matplotlib": mpl.__version__}
+    text = json.dumps(entries, indent=2, sort_keys=True, default=str, ensure_ascii=False)
     stem.with_name(f"{stem.name}.json").write_text(text + "\n", encoding="utf-8")
 
 

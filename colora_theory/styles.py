@@ -60,7 +60,7 @@ NAMES: Final = {
     "local_contraction_rate": "exact local rate",
     "fresh_sample_evolution": "state evolution",
     "aligned_fresh_sample_evolution": "aligned state evolution",
-    "sweep_trajectory": "proved trajectory",
+    "sweep_trajectory": "bound on the trajectory",
     "grip_gordon": "GRIP by Gordon",
     "grip_net": "GRIP by an ε-net",
     "heterogeneous_risk": "predicted risk of sharing",

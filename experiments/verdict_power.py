@@ -1,90 +1,127 @@
-"""How sharp and how honest are the verdicts? Draws figures/verdict_power.svg (and .png, .csv).
+"""How sharp and how honest are the verdicts?
 
-    python experiments/verdict_power.py [FOLDER]
+    python experiments/verdict_power.py [FOLDER] [--quick]
 
-Left: share of 200 repeated samples in which a claim is called violated, as an upper bound is divided by a growing
-factor and as an identity is shifted; at factor one the claim is true and the share is the false-alarm rate. Right:
-the same share for identities shifted by 5 % and 20 %, against the number of trials. Local least squares with its
-exact risk throughout; level 5 %.
+> A true claim is called violated in at most 5 % of repeated samples, the level of the test, however many trials
+> there are. A claim that is wrong by 20 % is found out in 100 trials, one that is wrong by 5 % in 1000.
+
+Left: share of 200 repeated samples of 100 trials in which a claim is called violated, as an upper bound is divided
+by a growing factor and as an identity is multiplied by it; at factor one the claim is true and the share is the
+false-alarm rate. Right: the same share for identities shifted by nothing, 5 % and 20 %, against the number of
+trials. Local least squares with its exact risk throughout; level 5 %; bars are 95 % Clopper–Pearson intervals.
 """
 
 from __future__ import annotations
 
-import csv
 import sys
+import time
 from pathlib import Path
 
 import matplotlib as mpl
 import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
 
 import colora_theory as ct
 from colora_theory.evidence import Claim, Sample, clopper_pearson, judge
 from colora_theory.linalg import least_squares
+from colora_theory.manifest import manifest
+from colora_theory.plots import finish, put_beside, write
+from colora_theory.styles import COLOURS, MARKERS, WIDTHS, context
 
 mpl.use("Agg")
 import matplotlib.pyplot as plt
 
 PROBLEM = ct.Problem(num_users=4, num_samples=20, dim_in=8, rank=1, noise_std=0.5)
-REPEATS, ALPHA = 200, 0.05
+TITLE = "How sharp and how honest are the verdicts?"
+SEED, ALPHA = 314159, 0.05
+PANELS = {
+    "factor": "factor by which the claim is wrong, 100 trials",
+    "trials": "trials",
+}
 
 
-def errors(trials: int, rng: np.random.Generator) -> np.ndarray:
-    """Total errors of local least squares, shape (REPEATS, trials)."""
-    count, n, d = REPEATS * trials * PROBLEM.num_users, PROBLEM.counts[0], PROBLEM.dim_in
+def errors(repeats: int, trials: int, rng: np.random.Generator) -> np.ndarray:
+    """Total errors of local least squares, shape (repeats, trials)."""
+    count, n, d = repeats * trials * PROBLEM.num_users, PROBLEM.counts[0], PROBLEM.dim_in
     x, noise = rng.standard_normal((count, n, d)), PROBLEM.noise_std * rng.standard_normal((count, n, 1))
     found = least_squares(x, noise)[0]
-    return (found**2).sum((1, 2)).reshape(REPEATS, trials, PROBLEM.num_users).sum(2)
+    return (found**2).sum((1, 2)).reshape(repeats, trials, PROBLEM.num_users).sum(2)
 
 
-def share(claim: Claim, observed: np.ndarray, value: float) -> int:
-    """Repeats in which `value` is called violated."""
-    return sum(judge(claim, Sample.of(row, value), alpha=ALPHA).status == "violated" for row in observed)
+def point(panel: str, line: str, x: float, claim: Claim, observed: np.ndarray, value: float) -> dict[str, object]:
+    """Share of the samples (rows of `observed`) in which `value` is called violated, with its interval."""
+    called = sum(judge(claim, Sample.of(row, value), alpha=ALPHA).status == "violated" for row in observed)
+    low, high = clopper_pearson(called, len(observed), 0.05)
+    mean = called / len(observed)
+    return dict(panel=panel, line=line, x=x, mean=mean, low=low, high=high, called=called, repeats=len(observed))
 
 
-def main(folder: Path) -> None:
-    rng = np.random.default_rng(314159)
+def points(quick: bool = False) -> pd.DataFrame:
+    """All shares: one row a point of the figure."""
+    repeats, rng, rows = 20 if quick else 200, np.random.default_rng(SEED), []
     risk = ct.guarantees.get("local_least_squares_risk").value(PROBLEM)
-    observed, rows = errors(100, rng), []
-    quantile = float(np.quantile(errors(500, rng), 0.95))
-    for factor in np.geomspace(1.0, 1.6, 13):
-        for name, claim, value in (
+    observed = errors(repeats, 100, rng)
+    quantile = float(np.quantile(errors(repeats, 500, rng), 0.95))
+    for factor in np.geomspace(1.0, 1.6, 5 if quick else 13):
+        for line, claim, value in (
             ("upper bound on the mean ÷ factor", Claim("upper", "mean"), risk / factor),
             ("95 % bound on single trials ÷ factor", Claim("upper", "rate", delta=0.05), quantile / factor),
             ("identity × factor", Claim("equality", "mean"), risk * factor),
         ):
-            rows.append((name, float(factor), 100, share(claim, observed, value)))
-    for trials in (25, 50, 100, 200, 400, 800, 1600):
-        observed = errors(trials, rng)
-        for name, shift in (("identity, true", 1.0), ("identity shifted by 5 %", 1.05), ("by 20 %", 1.2)):
-            rows.append((name, shift, trials, share(Claim("equality", "mean"), observed, risk * shift)))
+            rows.append(point("factor", line, float(factor), claim, observed, value))
+    for trials in (25, 100) if quick else (25, 50, 100, 200, 400, 800, 1600):
+        observed = errors(repeats, trials, rng)
+        for line, shift in (("true identity", 1.0), ("wrong by 5 %", 1.05), ("wrong by 20 %", 1.2)):
+            rows.append(point("trials", line, trials, Claim("equality", "mean"), observed, risk * shift))
+    return pd.DataFrame(rows)
+
+
+def picture(table: pd.DataFrame, style: str = "paper") -> Figure:
+    """The figure of `points`."""
+    with context(style):
+        page, axes = plt.subplots(1, 2, figsize=(WIDTHS["page"], 1.0), sharey=True)
+        lines = list(dict.fromkeys(table["line"]))
+        for panel, (name, label) in zip(axes, PANELS.items(), strict=True):
+            for line, rows in table[table["panel"] == name].groupby("line", sort=False):
+                number = lines.index(line)
+                bars = [rows["mean"] - rows["low"], rows["high"] - rows["mean"]]
+                panel.errorbar(
+                    rows["x"],
+                    rows["mean"],
+                    bars,
+                    color=COLOURS[number],
+                    marker=MARKERS[number],
+                    linewidth=0.9,
+                    capsize=2,
+                    label=line,
+                )
+            panel.axhline(ALPHA, color="#000000", linestyle=":", linewidth=1.0, label="level of the test, 5 %")
+            panel.set_xlabel(label)
+            panel.set_ylim(-0.03, 1.03)
+        axes[1].set_xscale("log")
+        axes[1].set_xticks(ticks := sorted(set(table[table["panel"] == "trials"]["x"])), [f"{t:g}" for t in ticks])
+        axes[1].minorticks_off()
+        axes[0].set_ylabel("share called violated")
+        page.suptitle(TITLE, fontsize=mpl.rcParams["axes.titlesize"])
+        finish(page, WIDTHS["page"], 0.36 * WIDTHS["page"])
+    return page
+
+
+def main(folder: Path, quick: bool = False) -> None:
+    """Count, draw, and write figure, table and manifest into `folder`."""
+    begin = time.perf_counter()
+    told = manifest(SEED)
+    table = points(quick)
     folder.mkdir(parents=True, exist_ok=True)
-    with (folder / "verdict_power.csv").open("w", newline="") as file:
-        table = csv.writer(file, lineterminator="\n")
-        table.writerow(["claim", "factor", "trials", "called_violated", "repeats"])
-        table.writerows([*row, REPEATS] for row in rows)
-    mpl.rcParams.update({"svg.hashsalt": "verdict_power", "font.size": 9})
-    figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3.4), sharey=True, layout="constrained")
-    for axis, index, label, part in (
-        (left, 1, "factor (1: the claim is true), 100 trials", rows[:39]),
-        (right, 2, "trials", rows[39:]),
-    ):
-        for name in dict.fromkeys(row[0] for row in part):
-            mine = [row for row in part if row[0] == name]
-            shares = np.array([row[3] / REPEATS for row in mine])
-            bars = np.array([clopper_pearson(row[3], REPEATS, 0.05) for row in mine]).T
-            axis.errorbar([row[index] for row in mine], shares, [shares - bars[0], bars[1] - shares],
-                          label=name, marker="o", markersize=3, capsize=2, linewidth=1)  # fmt: skip
-        axis.axhline(ALPHA, color="grey", linestyle=":", label="level 5 %")
-        axis.set_xlabel(label)
-        axis.legend(frameon=False, fontsize=7)
-    left.set_ylabel("share called violated")
-    right.set_xscale("log")
-    for kind in ("svg", "png"):
-        figure.savefig(
-            folder / f"verdict_power.{kind}", dpi=150, metadata={"Date": None} if kind == "svg" else None
-        )
-    print(folder / "verdict_power.svg")
+    stem = folder / "verdict_power"
+    for path in write(picture(table), TITLE, stem):
+        print(path)
+    seconds = round(time.perf_counter() - begin, 1)
+    outcome = {"rows": int(table["repeats"].sum()), "seconds": seconds, "quick": quick}
+    put_beside(stem, {"points": table}, {**told, "study": "verdict_power", "claim": TITLE, "outcome": outcome})
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]) if len(sys.argv) > 1 else Path(__file__).parent.parent / "figures")
+    names = [word for word in sys.argv[1:] if word != "--quick"]
+    main(Path(names[0]) if names else Path(__file__).parent.parent / "figures", "--quick" in sys.argv)

@@ -5,14 +5,16 @@ from __future__ import annotations
 import json
 import math
 from pathlib import Path
+from types import SimpleNamespace
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
 from scipy import stats
 
 import colora_theory as ct
-from colora_theory import analysis, plots, tables
+from colora_theory import analysis, panels, plots, tables
 
 STUDY = """
 schema = 1
@@ -273,3 +275,31 @@ def test_the_picture_shows_the_table(results: ct.Results, style: str) -> None:
     drawn = {round(y, 12) for line in axes.lines for y in np.asarray(line.get_ydata(), float)}
     assert {round(y, 12) for y in drawn_from["points"]["mean"]} <= drawn
     plots.plt.close(picture)
+
+
+def test_long_ticks_are_powers_of_ten() -> None:
+    assert [panels.short(value) for value in (300, 1000, 12345)] == ["300", "1000", "12345"]
+    assert [panels.short(value) for value in (10_000, 30_000)] == ["$10^{4}$", "$3\\cdot 10^{4}$"]
+
+
+def test_lines_at_one_value_stay_visible() -> None:
+    """Categories: beside each other, each claim a short line across; numbers: markers that are outlines."""
+    rows = [
+        {"law": law, "line": line, "mean": 1.0, "low": 0.9, "high": 1.1}
+        for line in ("one", "other")
+        for law in ("gaussian", "student_t")
+    ]
+    claims = pd.DataFrame(
+        {"law": ["gaussian", "student_t"], "value": [1.0, 2.0], "line": "", "standing": "proved"}
+    )
+    figure = SimpleNamespace(x="law", overlay=["cramer_rao"], lines=(), log_x=None, log_y=None)
+    axes = plt.figure().subplots()
+    panels.curve(axes, figure, {"points": pd.DataFrame(rows), "overlay:cramer_rao": claims})
+    first, second = (bars.lines[0] for bars in axes.containers)
+    assert not set(first.get_xdata()) & set(second.get_xdata())
+    assert first.get_markerfacecolor() == "none"
+    assert [text.get_text() for text in axes.get_xticklabels()] == ["gaussian", "student t"]
+    segments = axes.collections[-1].get_segments()
+    for place, (begin, end) in enumerate(segment[:, 0] for segment in segments):
+        assert begin < place < end
+    plt.close("all")

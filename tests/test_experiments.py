@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import runpy
 import shutil
 from pathlib import Path
 
 import matplotlib as mpl
+import pandas as pd
 import pytest
 from click.testing import CliRunner
 
@@ -50,6 +52,33 @@ def test_its_figures_are_those_of_its_full_form(file: Path) -> None:
             assert again.count("<path") == pytest.approx(kept.count("<path"), rel=0.2)
         for suffix in ("pdf", "png"):
             assert (FIGURES / f"{stem}.{suffix}").stat().st_size > 2000
+
+
+def test_the_power_of_the_verdicts_is_drawn_like_the_studies() -> None:
+    script = runpy.run_path(str(EXPERIMENTS / "verdict_power.py"))
+    manifest = json.loads((FIGURES / "verdict_power.json").read_text(encoding="utf-8"))
+    assert manifest["seed"] == script["SEED"]
+    assert manifest["commit"]
+    assert not manifest["outcome"]["quick"]
+    table = pd.read_csv(FIGURES / "verdict_power.csv").drop(columns="table")
+    assert manifest["outcome"]["rows"] == table["repeats"].sum()
+    again = plots.svg_of(script["picture"](table), script["TITLE"])
+    kept = (FIGURES / "verdict_power.svg").read_text(encoding="utf-8")
+    if manifest["matplotlib"] == mpl.__version__:
+        assert again == kept
+    else:
+        assert again.count("<path") == pytest.approx(kept.count("<path"), rel=0.2)
+    true = table[(table["x"] == 1.0) | (table["line"] == "true identity")]
+    assert (true["low"] <= 0.05).all()  # no false-alarm rate is above the level beyond its own interval
+    assert (table[table["line"] == "wrong by 20 %"]["mean"].iloc[2:] > 0.95).all()
+    for suffix in ("pdf", "png"):
+        assert (FIGURES / f"verdict_power.{suffix}").stat().st_size > 2000
+
+
+def test_the_power_of_the_verdicts_in_its_quick_form(tmp_path: Path) -> None:
+    runpy.run_path(str(EXPERIMENTS / "verdict_power.py"))["main"](tmp_path, quick=True)
+    assert json.loads((tmp_path / "verdict_power.json").read_text(encoding="utf-8"))["outcome"]["quick"]
+    assert len(pd.read_csv(tmp_path / "verdict_power.csv")) == 21
 
 
 def test_the_pages_show_what_came_out() -> None:

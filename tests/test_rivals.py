@@ -9,16 +9,14 @@ import numpy as np
 import pytest
 from conftest import draw
 from reference import user_system
-from scipy.linalg import solve_sylvester
 from sklearn.linear_model import Lasso
 from sklearn.linear_model import Ridge as SklearnRidge
 
 import colora_theory as ct
-from colora_theory.estimators.adapter_descent import adjusted_gradients
 from colora_theory.estimators.convex import NuclearNorm, Sparse
 from colora_theory.estimators.rank_selection import choose_rank
+from colora_theory.estimators.robust import group_shrink
 from colora_theory.estimators.starts import distinct_pairs
-from colora_theory.estimators.together import group_shrink
 
 get = ct.estimators.get
 
@@ -189,52 +187,12 @@ def test_nuclear_norm_reaches_cvxpys_objective(design: str, seed: int) -> None:
     assert value == pytest.approx(program.value, rel=1e-5)
 
 
-@pytest.mark.parametrize("seed", range(20))
-def test_lora_pro_imitates_the_full_gradient(seed: int) -> None:
-    """sBg_A' + sg_B'A = g − (I − P_B) g (I − P_A), and the Sylvester solution makes the factors move least."""
-    rng = np.random.default_rng(seed)
-    d, p, r, s = 7, 5, 2, 1.7
-    g, b, a = rng.standard_normal((d, p)), rng.standard_normal((d, r)), rng.standard_normal((r, p))
-    down_b, down_a = adjusted_gradients(g, b, a, s)
-    project_b, project_a = b @ np.linalg.pinv(b), np.linalg.pinv(a) @ a
-    target = g - (np.eye(d) - project_b) @ g @ (np.eye(p) - project_a)
-    np.testing.assert_allclose(s * b @ down_a + s * down_b @ a, target, atol=1e-12 * np.abs(g).max() * 10)
-    least = ((down_b - s * g @ a.T) ** 2).sum() + ((down_a - s * b.T @ g) ** 2).sum()
-    for _ in range(5):
-        x = 0.1 * rng.standard_normal((r, r))
-        other = ((down_b - b @ x - s * g @ a.T) ** 2).sum() + ((down_a + x @ a - s * b.T @ g) ** 2).sum()
-        assert other >= least - 1e-9
-    assert solve_sylvester(np.eye(2), np.eye(2), 2 * np.eye(2)) == pytest.approx(np.eye(2))
-
-
-def test_lora_pro_stays_closer_to_full_fine_tuning_than_lora() -> None:
-    p = ct.Problem(num_users=5, num_samples=60, dim_in=10, dim_out=6, rank=2, noise_std=0.05)
-    closer = 0
-    for seed in range(5):
-        _, data = draw(p, 20 + seed)
-        paths = {
-            name: get(name)(keep_history=True, max_sweeps=40, **extra)
-            .fit(data, np.random.default_rng(seed))
-            .history["changes"]
-            for name, extra in (("full_finetuning_gd", {}), ("lora_gd", {"rank": 4}), ("lora_pro", {"rank": 4}))
-        }
-        gaps = [
-            sum(
-                float(np.linalg.norm(one - full))
-                for one, full in zip(paths[name], paths["full_finetuning_gd"], strict=True)
-            )
-            for name in ("lora_pro", "lora_gd")
-        ]
-        closer += gaps[0] < gaps[1]
-    assert closer == 5
-
-
 def test_group_shrinkage_is_the_minimiser() -> None:
     rng = np.random.default_rng(11)
     x, r = rng.standard_normal((4, 9, 5)), rng.standard_normal((4, 9, 2))
     level = np.array([0.5, 3.0, 8.0, 1e3])
     left, values, right = np.linalg.svd(x, full_matrices=False)
-    got = group_shrink(values, left.swapaxes(1, 2) @ r, right, level)
+    got, tau = group_shrink(values, left.swapaxes(1, 2) @ r, right, level)
     for i in range(4):
         unknown = cp.Variable((5, 2))
         program = cp.Problem(
@@ -243,6 +201,33 @@ def test_group_shrinkage_is_the_minimiser() -> None:
         program.solve(solver=cp.CLARABEL)
         np.testing.assert_allclose(got[i], unknown.value, atol=1e-4)
     assert not got[3].any()
+    assert np.isinf(tau[3])
+    np.testing.assert_allclose(tau[:3] * np.linalg.norm(got[:3], axis=(1, 2)), level[:3])
+
+
+def test_the_robust_method_ends_where_nothing_can_move() -> None:
+    """Stationary in D, in the cores and in U: the data's moments are λ_i D_i/‖D_i‖ (at most λ_i where D_i = 0) and
+    orthogonal to the tangent space of the centre.
+    """
+    p = ct.Problem(
+        num_users=30, num_samples=40, dim_in=15, rank=2, noise_std=0.1, outlier_fraction=0.2, outlier_norm=3.0
+    )
+    for seed in range(5):
+        _, data = draw(p, seed)
+        fit = get("robust_multitask")(rank=2, noise_tol=0.0, tol=1e-10).fit(data, np.random.default_rng(0))
+        assert fit.status == "converged"
+        assert fit.sweeps < 60
+        own, u = fit.history["personal"], fit.input_subspace
+        moments = data.covariates.swapaxes(1, 2) @ (data.responses - data.covariates @ fit.weights)
+        sizes, size = np.linalg.norm(own, axis=(1, 2)), np.linalg.norm(moments, axis=(1, 2))
+        level = size[sizes > 0].mean()  # of all users alike: they have the same number of samples
+        np.testing.assert_allclose(size[sizes > 0], level, rtol=1e-6)
+        assert (size[sizes == 0] <= level).all()
+        aligned = np.einsum("kab,kab->k", moments, own)[sizes > 0]
+        np.testing.assert_allclose(aligned, level * sizes[sizes > 0], rtol=1e-6)
+        scale = np.abs(data.covariates.swapaxes(1, 2) @ data.responses).max()
+        np.testing.assert_allclose(u.T @ moments, 0.0, atol=1e-6 * scale)
+        np.testing.assert_allclose(np.einsum("kab,kcb->ac", moments, fit.cores), 0.0, atol=1e-6 * scale)
 
 
 def test_outliers_do_not_bend_the_robust_method() -> None:

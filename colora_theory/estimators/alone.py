@@ -108,7 +108,7 @@ def low_rank_changes(
         full = bool(keep.sum(1).min() == model.d)
         message = "" if full else "a user has fewer samples than inputs; minimum-norm solutions."
         return right.swapaxes(1, 2) @ (inverse[:, :, None] * rotated), full, message
-    rules = [AltMin(rank=(rank, rank), noise_tol=1e-6)] * model.k
+    rules = [AltMin(rank=(rank, rank), noise_tol=1e-8)] * model.k
     if start is not None and start.any():
         left, _, right = np.linalg.svd(start, full_matrices=False)
         rules = [

@@ -15,8 +15,8 @@ from colora_theory.estimators.descent import check_integer, check_real
 from colora_theory.estimators.shared_model import SharedModel
 from colora_theory.linalg import Array, least_squares
 
-#: Rounds in which a penalty that is not given settles at its multiple of the estimated noise level.
-_SCALING_ROUNDS = 12
+#: A noise level below this fraction of the responses is none: the duality gap would drown in rounding.
+_NOISELESS = 1e-7
 
 
 def soft_threshold(values: Array, level: Array | float) -> Array:
@@ -29,6 +29,11 @@ def shrink_singular_values(stack: Array, level: float) -> Array:
     k, d, p = stack.shape
     left, values, right = np.linalg.svd(stack.swapaxes(0, 1).reshape(d, k * p), full_matrices=False)
     return ((left * np.maximum(values - level, 0.0)) @ right).reshape(d, k, p).swapaxes(0, 1)
+
+
+def settled(noise: Array, before: Array, silent: Array) -> bool:
+    """Whether estimated noise levels have stopped moving, or fallen to rounding (`silent`) where there is none."""
+    return bool((np.abs(noise - before) <= np.maximum(1e-4 * before.max(), silent)).all())
 
 
 def accelerated_descent(
@@ -45,7 +50,7 @@ def accelerated_descent(
     Parameters
     ----------
     prox : (values, step lengths of shape (k, 1, 1)) → proximal point.
-    gap : (changes, residual moments, misfit Σ‖r‖²) → duality gap relative to ½ Σ‖y‖².
+    gap : (changes, residual moments, misfit Σ‖r‖²) → duality gap relative to the objective.
     curvature : λ_max(X_iᵀX_i) of every user, shape (k,).
 
     Returns changes (k, d, p), misfit, sweeps, and whether the gap fell below tol.
@@ -126,12 +131,12 @@ class Sparse(Estimator):
 
     def _lasso(self, model: SharedModel, curvature: Array) -> tuple[Array, int, bool]:
         energy = (model.y**2).sum((1, 2))
-        total = max(float(energy.sum()), 1e-300)
         outputs = model.y.shape[2]
         rate = np.sqrt(2.0 * model.counts * np.log(max(model.d * model.p, 2)))
         noise = np.sqrt(energy / np.maximum(model.counts * outputs, 1.0))
         changes, sweeps, converged = np.zeros((model.k, model.d, model.p)), 0, True
-        for _ in range(1 if self.penalty is not None else _SCALING_ROUNDS):
+        silent = _NOISELESS * noise
+        while True:
             level = (noise * rate if self.penalty is None else np.full(model.k, self.penalty))[:, None, None]
 
             def gap(point: Array, moments: Array, misfit: float, level: Array = level) -> float:
@@ -143,7 +148,7 @@ class Sparse(Estimator):
                 cross = np.einsum("kab,kab->k", moments, point) + residuals  # ⟨r, y⟩
                 dual = shrink * cross - 0.5 * shrink**2 * residuals
                 primal = 0.5 * residuals + (level * np.abs(point)).sum((1, 2))
-                return float((primal - dual).sum()) / total
+                return float((primal - dual).sum()) / max(float(primal.sum()), 1e-300)
 
             def prox(values: Array, lengths: Array, level: Array = level) -> Array:
                 return soft_threshold(values, lengths * level)
@@ -155,12 +160,12 @@ class Sparse(Estimator):
                 changes,
                 curvature,
                 self.tol,
-                self.max_sweeps,
+                self.max_sweeps - sweeps,
             )
             sweeps += used
             before = noise
             noise = np.sqrt(self._misfits(model, changes) / np.maximum(model.counts * outputs, 1.0))
-            if not converged or np.abs(noise - before).max() <= 1e-4 * before.max():
+            if not converged or self.penalty is not None or settled(noise, before, silent):
                 break
         return changes, sweeps, converged
 
@@ -248,12 +253,12 @@ class NuclearNorm(Estimator):
         model = SharedModel(data)
         # One step length for all users: the penalty couples them, and its prox needs a common metric.
         curvature = np.full(model.k, float((np.linalg.norm(model.x, 2, axis=(1, 2)) ** 2).max()))
-        total = max(float((model.y**2).sum()), 1e-300)
         observations = max(model.num_observations, 1)
         rate = np.sqrt(model.counts.mean()) * (np.sqrt(model.d) + np.sqrt(model.k * model.p))
-        noise, level, sweeps = float(np.sqrt(total / observations)), 0.0, 0
+        noise, level, sweeps = float(np.sqrt(model.energy / observations)), 0.0, 0
+        silent = _NOISELESS * noise
         changes = np.zeros((model.k, model.d, model.p))
-        for _ in range(1 if self.penalty is not None else _SCALING_ROUNDS):
+        while True:
             level = float(noise * rate) if self.penalty is None else self.penalty
 
             def gap(point: Array, moments: Array, misfit: float, level: float = level) -> float:
@@ -263,7 +268,7 @@ class NuclearNorm(Estimator):
                 cross = float(np.vdot(moments, point)) + misfit  # ⟨r, y⟩
                 nuclear = float(np.linalg.norm(point.swapaxes(0, 1).reshape(model.d, -1), "nuc"))
                 primal = 0.5 * misfit + level * nuclear
-                return (primal - shrink * cross + 0.5 * shrink**2 * misfit) / total
+                return (primal - shrink * cross + 0.5 * shrink**2 * misfit) / max(primal, 1e-300)
 
             def prox(values: Array, lengths: Array, level: float = level) -> Array:
                 return shrink_singular_values(values, float(lengths[0, 0, 0]) * level)
@@ -273,7 +278,8 @@ class NuclearNorm(Estimator):
             )
             sweeps += used
             before, noise = noise, float(np.sqrt(misfit / observations))
-            if not converged or abs(noise - before) <= 1e-4 * before:
+            done = settled(np.array([noise]), np.array([before]), np.array([silent]))
+            if not converged or self.penalty is not None or done:
                 break
         return Fit(
             status="converged" if converged else "stopped",

@@ -1,4 +1,4 @@
-"""Shared structure plus something personal: pooled adapter, robust, sparse and low-rank personal parts."""
+"""Shared structure plus something personal: pooled adapter, sparse and low-rank personal parts."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from colora_theory.estimators.alone import adapter_rank, low_rank_changes
 from colora_theory.estimators.base import Estimator, Fit, register
 from colora_theory.estimators.convex import keep_largest, on_support, soft_threshold
 from colora_theory.estimators.descent import alternate, check_integer, check_real
+from colora_theory.estimators.robust import equal_voices, noise_level, predictions_of, remaining, target
 from colora_theory.estimators.shared_model import SharedModel, resolve_rank
 from colora_theory.estimators.starts import start
 from colora_theory.linalg import Array
@@ -63,16 +64,19 @@ class SharedPlusPersonal(Estimator):
     Parameters
     ----------
     rank : r or (rank_in, rank_out) of the shared part.
-    tol : stop when the relative change of all weights in a sweep falls below it.
+    tol, noise_tol : stop when the weights are estimated to be within `tol` of their limit, relative to their norm,
+        or within the fraction `noise_tol` of what noise makes of them (see `robust.target`).
     max_sweeps : most sweeps.
     """
 
     rank: int | tuple[int, int] | None = None
-    tol: float = 1e-7
+    tol: float = 1e-8
+    noise_tol: float = 1e-2
     max_sweeps: int = 1000
 
     def __post_init__(self) -> None:
         check_real("tol", self.tol)
+        check_real("noise_tol", self.noise_tol)
         check_integer("max_sweeps", self.max_sweeps, 1)
 
     @abstractmethod
@@ -94,14 +98,16 @@ class SharedPlusPersonal(Estimator):
     def fit(self, data: Dataset, rng: np.random.Generator | None = None) -> Fit:
         """Estimate shared and personal parts; `rng` splits sufficient rows."""
         rank = resolve_rank(self.rank, data)
-        u, v = start(_equal_voices(data), rank, "split_half", rng)
+        u, v = start(equal_voices(data), rank, "split_half", rng)
         model = SharedModel(data)
         responses = model.y
         shared = np.zeros((model.k, model.d, model.p))
         personal = self.first_personal(model, data)
-        converged, objectives = False, []
+        converged = False
+        moves: list[float] = []
+        objectives: list[float] = []
         for sweep in range(1, self.max_sweeps + 1):
-            model.y = responses - _predictions(model, personal)
+            model.y = responses - predictions_of(model, personal)
             u, v, _ = alternate(model, model.evaluate(u, v), 0.1)
             point = model.evaluate(u, v)
             model.y = responses
@@ -110,7 +116,8 @@ class SharedPlusPersonal(Estimator):
             objectives.append(point.objective)
             after = shared + personal
             scale = max(float(np.linalg.norm(after)), 1e-300)
-            if sweep > 11 and float(np.linalg.norm(after - before)) <= self.tol * scale:
+            moves.append(float(np.linalg.norm(after - before)) / scale)
+            if sweep > 11 and remaining(moves) <= target(self, model, after, point.cores):
                 converged = True
                 break
         short = bool(point.deficient.any())
@@ -127,99 +134,6 @@ class SharedPlusPersonal(Estimator):
             sweeps=sweep,
             history={"objective": np.array(objectives), "personal": personal},
         )
-
-
-def _equal_voices(data: Dataset) -> Dataset:
-    """Responses scaled to the same energy for every user, so that no outlier decides where to start."""
-    responses = data.residual_responses()
-    energy = (responses**2).reshape(data.num_users, -1).mean(1) if responses.size else np.ones(data.num_users)
-    scale = np.divide(1.0, np.sqrt(energy), out=np.ones_like(energy), where=energy > 0)
-    return Dataset(
-        covariates=data.covariates,
-        responses=responses * scale.reshape(-1, *[1] * (responses.ndim - 1)),
-        counts=data.counts,
-        sufficient=data.sufficient,
-    )
-
-
-def _predictions(model: SharedModel, weights: Array) -> Array:
-    return np.concatenate([model.predictions(block, weights) for block in model.blocks])
-
-
-def noise_level(model: SharedModel, weights: Array) -> float:
-    """Robust noise standard deviation from all users' residuals: median modulus / 0.6745, padding left out."""
-    residual = np.abs(model.y - _predictions(model, weights))
-    rows = np.arange(residual.shape[1]) < model.counts[:, None]
-    return float(np.median(residual[rows]) / 0.6745) if rows.any() else 0.0
-
-
-@register
-@dataclass(frozen=True, kw_only=True)
-class RobustMultitask(SharedPlusPersonal):
-    """Robust multi-task learning: every user is shrunk to a shared low-rank centre, and free to leave it.
-
-    Model       W_i = W_0 + Γ_i + D_i with Γ_i = U C_i Vᵀ.
-    Objective   Σ_i ½‖y_i − 𝒜_i(Γ_i + D_i)‖² + λ_i ‖D_i‖_F: a user keeps D_i = 0 exactly while its data agree with
-                the shared structure, and an outlier pays λ_i once instead of bending everybody.
-    Penalty     λ_i = strength · σ̂ √(n_i q), q unknowns per user, the size of its noise moments; σ̂ from the median
-                residual. strength not given: 1.
-    Algorithm   Block descent; D_i exactly, as a root in one variable per user on its singular values.
-    Cost        One singular value decomposition per user and sweep.
-    Source      Duan & Wang 2023 (ARMUL), objective Σ w_j[f_j(θ_j) + λ_j‖θ_j − γ_j‖₂], λ_j ∝ √(d/n_j) per sample.
-
-    Parameters
-    ----------
-    rank, tol, max_sweeps : of SharedPlusPersonal.
-    strength : multiple of the noise moments' size.
-    """
-
-    name: ClassVar[str] = "robust_multitask"
-
-    strength: float = 1.0
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_real("strength", self.strength)
-
-    def first_personal(self, model: SharedModel, data: Dataset) -> Array:
-        """Every user tuned alone but for the penalty: what is left has moments of one size, outliers' too."""
-        zero = np.zeros((model.k, model.d, model.p))
-        return self.personal(model, data, zero, zero, False, None)
-
-    def personal(
-        self,
-        model: SharedModel,
-        data: Dataset,
-        shared: Array,
-        personal: Array,
-        settled: bool,
-        rng: np.random.Generator | None,
-    ) -> Array:
-        """Exact minimiser of ½‖r_i − 𝒜_i(D)‖² + λ_i‖D‖_F for every user."""
-        level = self.strength * noise_level(model, shared) * np.sqrt(model.counts * model.d * model.p)
-        residual = model.y - _predictions(model, shared)
-        left, values, right = np.linalg.svd(model.x, full_matrices=False)
-        return group_shrink(values, left.swapaxes(1, 2) @ residual, right, level).reshape(personal.shape)
-
-
-def group_shrink(values: Array, rotated: Array, right: Array, level: Array) -> Array:
-    """argmin ½‖r − X D‖² + λ‖D‖_F per user, from X = L diag(values) R and rotated = Lᵀr; shape (k, q, t).
-
-    D = (XᵀX + τI)⁻¹Xᵀr where τ‖D‖ = λ, and zero when ‖Xᵀr‖ ≤ λ. τ‖D(τ)‖ rises with τ: bisection on a log scale.
-    """
-    energy = (rotated**2).sum(2) * values**2
-    zero = np.sqrt(energy.sum(1)) <= level
-    low, high = np.full(len(level), -80.0), np.full(len(level), 80.0)
-    scale = np.log(np.where(values[:, 0] > 0, values[:, 0], 1.0) ** 2)
-    for _ in range(80):
-        middle = 0.5 * (low + high)
-        tau = np.exp(middle + scale)[:, None]
-        reached = tau[:, 0] * np.sqrt((energy / (values**2 + tau) ** 2).sum(1)) >= level
-        high, low = np.where(reached, middle, high), np.where(reached, low, middle)
-    tau = np.exp(high + scale)[:, None]
-    solution = right.swapaxes(1, 2) @ ((values / (values**2 + tau))[:, :, None] * rotated)
-    solution[zero] = 0.0
-    return solution
 
 
 @register
@@ -272,7 +186,7 @@ class LowRankPlusSparse(SharedPlusPersonal):
             else:
                 personal = keep_largest(moved, self.sparsity)
         if self.sparsity is not None and settled:
-            model.y = responses - _predictions(model, shared)
+            model.y = responses - predictions_of(model, shared)
             personal = on_support(model, personal, personal != 0.0)
             model.y = responses
         return personal
@@ -286,7 +200,8 @@ class SharedPlusAdapter(SharedPlusPersonal):
     Model       W_i = W_0 + U C_i Vᵀ + A_iB_iᵀ, the second part of rank `own_rank` and personal.
     Algorithm   Block descent: one sweep of `altmin` for the shared part, then `lora` on what it leaves.
     Cost        A sweep and one singular value decomposition per user. Convergence is slow where the two parts
-                overlap: what one of them could explain as well as the other is handed over bit by bit.
+                overlap: what one of them could explain as well as the other is handed over bit by bit, and with
+                noise many fits end as "stopped".
     Limits      With own_rank ≥ dim_out (always for one output) the personal part is full fine-tuning and nothing
                 is shared, so that is refused.
 
@@ -298,7 +213,6 @@ class SharedPlusAdapter(SharedPlusPersonal):
 
     name: ClassVar[str] = "shared_plus_personal"
 
-    tol: float = 1e-5
     max_sweeps: int = 200
     own_rank: int = 1
 
@@ -324,7 +238,7 @@ class SharedPlusAdapter(SharedPlusPersonal):
             )
         left = Dataset(
             covariates=data.covariates,
-            responses=(model.y - _predictions(model, shared)).reshape(data.responses.shape),
+            responses=(model.y - predictions_of(model, shared)).reshape(data.responses.shape),
             counts=data.counts,
             sufficient=data.sufficient,
         )

@@ -10,7 +10,6 @@ from colora_theory.guarantees.hypotheses import (
     equal_counts,
     homogeneous,
     isotropic_gaussian,
-    raw_rows,
     vector_model,
 )
 from colora_theory.linalg import subspace_distance_fro
@@ -38,7 +37,6 @@ class _Evolution(Guarantee):
             homogeneous(problem),
             isotropic_gaussian(problem),
             equal_counts(problem),
-            raw_rows(problem),
             Hypothesis(
                 "orthogonal cores",
                 even,

@@ -24,7 +24,6 @@ from colora_theory.guarantees.hypotheses import (
     equal_counts,
     homogeneous,
     isotropic_gaussian,
-    raw_rows,
     vector_model,
 )
 from colora_theory.linalg import Array, subspace_distance
@@ -212,7 +211,6 @@ class _Sweeps(Guarantee):
             homogeneous(problem),
             isotropic_gaussian(problem),
             equal_counts(problem),
-            raw_rows(problem),
         ]
 
     @staticmethod
@@ -251,8 +249,8 @@ class OneSweep(_Sweeps):
     g(b, ν) a lower bound on the least singular value of the rows ĉ_i ⊗ h_ij, h ∈ R^b, after an independent
     projection of rank ν was removed, and a_E < 1 bounding the part of the error inside U.
     The value uses the realised start and true cores; observed: the distance after the first sweep.
-    Hypotheses: vector model, covariates N(0, I), equal counts, raw rows, inside the shared model, a run of altmin
-    with fresh_samples and keep_history.
+    Hypotheses: vector model, covariates N(0, I), equal counts, inside the shared model, a run of altmin with
+    fresh_samples and keep_history. Sufficient rows are as good: their parts are independent and exact in law.
     Kind: bound with probability 1 − η (η = 0.01), proved here. Source: docs/theory.md, "One sweep".
     """
 
