@@ -159,7 +159,7 @@ def stored(file: Path, study: Study, figure: Any) -> dict[str, pd.DataFrame]:
     """The tables of a figure, read back from the CSV beside it."""
     import pandas as pd
 
-    joined = pd.read_csv(file, dtype={"cell": str, "line": str})
+    joined = pd.read_csv(file, dtype={"cell": str, "line": str}, float_precision="round_trip")
     prefix = {"trajectory": "path", "scatter": "pairs"}.get(figure.kind, "overlay")
     names = ["points", *(f"{prefix}:{name}" for name in figure.overlay)]
     names += ["boundary"] if figure.kind == "heatmap" else []
