@@ -97,6 +97,7 @@ class FullGradient(GradientDescent):
 class _Factored(GradientDescent):
     """W_i = W_0 + s B_i A_i with B_i (d × r) from zero and A_i (r × p) from N(0, 1/r)."""
 
+    equivariant: ClassVar[bool] = False
     step: float = 0.2  # the factors' own size adds to the curvature; half of 1/λ_max diverges on some data
     rank: int | tuple[int, int] | None = None
     scale: float = 1.0

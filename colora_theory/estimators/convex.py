@@ -88,6 +88,7 @@ class Sparse(Estimator):
     """
 
     name: ClassVar[str] = "sparse"
+    penalty_units: ClassVar[tuple[int, int]] = (1, 1)
     METHODS: ClassVar[tuple[str, ...]] = ("l1", "iht")
 
     method: str = "l1"
@@ -232,6 +233,7 @@ class NuclearNorm(Estimator):
     """
 
     name: ClassVar[str] = "nuclear_norm"
+    penalty_units: ClassVar[tuple[int, int]] = (1, 1)
 
     penalty: float | None = None
     tol: float = 1e-7
