@@ -284,6 +284,17 @@ def test_ill_conditioned_is_not_collinear(condition: float) -> None:
     assert missing_directions(few) == 8
 
 
+@pytest.mark.parametrize("design", DESIGNS)
+@pytest.mark.parametrize("name", SHARED)
+def test_as_many_samples_as_core_entries_determine_nothing_shared(name: str, design: str) -> None:
+    """n = r: every U interpolates, whatever the number of observations."""
+    p = problem_of(design, num_users=30, num_samples=2 if design == "regression" else 4, noise_std=0.0)
+    truth, data = draw(p, 2)
+    got = run(name, p, truth, data)
+    assert got.status == "singular"
+    assert "cannot determine" in got.message
+
+
 @pytest.mark.parametrize("name", SHARED)
 def test_just_below_and_just_above_the_degrees_of_freedom(name: str) -> None:
     """Vector model with d = 7, r = 2, k = 5: n k = 20 unknowns are reached at n = 4."""
