@@ -170,7 +170,10 @@ def stored(file: Path, study: Study, figure: Any) -> dict[str, pd.DataFrame]:
     """The tables of a figure, read back from the CSV beside it."""
     import pandas as pd
 
-    joined = pd.read_csv(file, dtype={"cell": str, "line": str})
+    # Before 3.1 pandas rounds the last digit unless asked not to; since then the option is deprecated.
+    old = tuple(map(int, pd.__version__.split(".")[:2])) < (3, 1)
+    exact: dict[str, Any] = {"float_precision": "round_trip"} if old else {}
+    joined = pd.read_csv(file, dtype={"cell": str, "line": str}, **exact)
     prefix = {"trajectory": "path", "scatter": "pairs"}.get(figure.kind, "overlay")
     names = ["points", *(f"{prefix}:{name}" for name in figure.overlay)]
     names += ["boundary"] if figure.kind == "heatmap" else []

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, ClassVar, Final, TypeAlias, TypeVar
@@ -12,13 +14,18 @@ from numpy.typing import NDArray
 
 from colora_theory.data import Dataset
 from colora_theory.errors import InputError, nearest
+from colora_theory.estimators.span import missing_directions
+from colora_theory.estimators.units import ORDINARY, exponents, in_units
 from colora_theory.registry import Registry
 
 Array: TypeAlias = NDArray[np.float64]
 
 #: converged: the stop rule was met (or the solution is closed-form); stopped: max_sweeps came first;
-#: singular: some least squares had no unique solution and the minimum-norm one was taken.
-STATUSES: Final = ("converged", "stopped", "singular")
+#: singular: some least squares had no unique solution and the minimum-norm one was taken;
+#: diverged: the estimate is not finite.
+STATUSES: Final = ("converged", "stopped", "singular", "diverged")
+#: Units of what histories hold, as powers of covariates and responses; everything else has none.
+_HISTORY_UNITS: Final = {"objective": (0, 2), "personal": (-1, 1), "teacher": (-1, 1), "changes": (-1, 1)}
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -59,6 +66,31 @@ class Fit:
             change = np.matmul(self.input_subspace @ self.cores, self.output_subspace.T)
         return change if self.pretrained is None else change + self.pretrained
 
+    @property
+    def finite(self) -> bool:
+        """Whether all numbers of the estimate are."""
+        parts = (self.dense, self.input_subspace, self.output_subspace, self.cores, self.intercepts)
+        return not any((~np.isfinite(part)).any() for part in parts if part is not None)
+
+    def from_units(self, e: int, f: int, pretrained: Array | None, penalty_units: tuple[int, int]) -> Fit:
+        """Return the fit of data divided by 2^e and 2^f (see `units`) as one of the data themselves."""
+
+        def back(value: Any, powers: tuple[int, int]) -> Any:
+            if isinstance(value, list):
+                return [back(one, powers) for one in value]
+            return None if value is None else np.ldexp(value, powers[0] * e + powers[1] * f)
+
+        units = {**_HISTORY_UNITS, "penalty": penalty_units}
+        with np.errstate(over="ignore"):  # what overflows is infinite, and the status says so
+            return dataclasses.replace(
+                self,
+                dense=back(self.dense, (-1, 1)),
+                cores=back(self.cores, (-1, 1)),
+                intercepts=back(self.intercepts, (0, 1)),
+                pretrained=pretrained,
+                history={n: back(v, units[n]) if n in units else v for n, v in self.history.items()},
+            )
+
 
 @dataclass(frozen=True, kw_only=True)
 class Estimator:
@@ -67,10 +99,23 @@ class Estimator:
     Subclasses set `name`, state their mathematics in the docstring (model, objective, algorithm, cost, source)
     and implement `fit`. `side_information` lists the parameters that a study fills from the truth (an oracle's
     subspace); everything else comes from the data alone.
+    A method that gets its subspaces instead of learning them sets `frozen_subspaces`.
+
+    Every `fit` sees data of order one (see `units`), whatever their units. Two facts matter for that:
+    `equivariant`, whether responses in other units give the estimate in other units (False: a start of fixed
+    size), and `penalty_units`, the powers of covariates and responses that a parameter `penalty` has.
     """
 
     name: ClassVar[str]
     side_information: ClassVar[tuple[str, ...]] = ()
+    frozen_subspaces: ClassVar[bool] = False
+    equivariant: ClassVar[bool] = True
+    penalty_units: ClassVar[tuple[int, int]] = (2, 0)
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if "fit" in vars(cls):
+            cls.fit = _guarded(cls.fit)  # type: ignore[assignment, method-assign]
 
     def fit(self, data: Dataset, rng: np.random.Generator | None = None) -> Fit:
         """Estimate all users' weights from `data`; `rng` drives whatever is random in the method."""
@@ -95,6 +140,51 @@ class Estimator:
     def summary(cls) -> str:
         """First line of the docstring."""
         return (cls.__doc__ or "").strip().partition("\n")[0]
+
+
+FitMethod: TypeAlias = Callable[[Any, Dataset, np.random.Generator | None], Fit]
+
+
+def _guarded(fit: FitMethod) -> FitMethod:
+    """Wrap a `fit`: what is given is checked, data are brought to order one, and the status has the last word on
+    estimates that are not finite, and on subspaces that the covariates cannot determine.
+    """
+
+    @functools.wraps(fit)
+    def guarded(self: Any, data: Dataset, rng: np.random.Generator | None = None) -> Fit:
+        if not isinstance(data, Dataset):
+            raise InputError(f"data must be a Dataset, got {type(data).__name__}; see Dataset.from_arrays.")
+        if not (rng is None or isinstance(rng, np.random.Generator)):
+            raise InputError(
+                f"rng must be a numpy Generator or None, got {type(rng).__name__}; use default_rng(seed)."
+            )
+        e, f = exponents(data)
+        if not self.equivariant and e != f:
+            if abs(f - e) > ORDINARY:
+                raise InputError(
+                    f"{self.name} starts at a fixed size, so responses must be within 1e±30 of the covariates in "
+                    f"size, got a ratio of about 2^{f - e}; change the units of one of them."
+                )
+            f = e
+        if e or f:
+            scaled = self
+            if getattr(self, "penalty", None) is not None:
+                a, b = self.penalty_units
+                with np.errstate(over="ignore"):  # a penalty beyond all numbers shrinks everything to zero
+                    scaled = dataclasses.replace(self, penalty=float(np.ldexp(self.penalty, -a * e - b * f)))
+            got = fit(scaled, in_units(data, e, f), rng).from_units(e, f, data.pretrained, self.penalty_units)
+        else:
+            got = fit(self, data, rng)
+        if not got.finite:
+            message = "the estimate is not finite; shorten the steps, or change the units of the data."
+            return dataclasses.replace(got, status="diverged", message=message)
+        learned = got.input_subspace is not None and not self.frozen_subspaces
+        if learned and got.status != "singular" and (missing := missing_directions(data)):
+            message = f"the covariates of all users together leave {missing} direction(s) out."
+            return dataclasses.replace(got, status="singular", message=message)
+        return got
+
+    return guarded
 
 
 _registry: Registry[type[Estimator]] = Registry("colora_theory.estimators", "estimator")

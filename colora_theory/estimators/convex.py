@@ -93,6 +93,7 @@ class Sparse(Estimator):
     """
 
     name: ClassVar[str] = "sparse"
+    penalty_units: ClassVar[tuple[int, int]] = (1, 1)
     METHODS: ClassVar[tuple[str, ...]] = ("l1", "iht")
 
     method: str = "l1"
@@ -237,6 +238,7 @@ class NuclearNorm(Estimator):
     """
 
     name: ClassVar[str] = "nuclear_norm"
+    penalty_units: ClassVar[tuple[int, int]] = (1, 1)
 
     penalty: float | None = None
     tol: float = 1e-7

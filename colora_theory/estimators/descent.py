@@ -284,8 +284,25 @@ class Run:
 
     @property
     def determined(self) -> bool:
-        """Whether there are as many observations as degrees of freedom: otherwise no start is a poor one."""
-        return self.model.num_observations >= degrees_of_freedom(self.model, self.point.cores)
+        """Whether there are as many equations as unknowns: otherwise no start is a poor one."""
+        return not self._undetermined()
+
+    def _undetermined(self) -> str:
+        """Why counting alone rules out a unique answer, or "".
+
+        Every user's own core takes its samples first; in the regression design what is left speaks about U only
+        through the r2 outputs inside V.
+        """
+        model, (_, r1, r2) = self.model, self.point.cores.shape
+        unknowns = degrees_of_freedom(model, self.point.cores)
+        if model.num_observations < unknowns:
+            return f"{model.num_observations} observations cannot determine {unknowns} degrees of freedom."
+        own, each = (r1, r2) if model.regression else (r1 * r2, 1)
+        shared = r1 * (model.d - r1) + (0 if model.regression else r2 * (model.p - r2))
+        spare = each * int(np.maximum(model.counts - own, 0.0).sum())
+        if spare < shared:
+            return f"{spare} equations beyond the users' cores cannot determine {shared} unknowns shared by all."
+        return ""
 
     def fit(self, data: Dataset, contestants: int) -> Fit:
         """Return the present point as an estimate."""
@@ -303,10 +320,8 @@ class Run:
             status, message = "stopped", f"max_sweeps = {self.rule.max_sweeps} reached before the stop rule."
         if self.singular or self.point.deficient.any():
             status, message = "singular", SINGULAR
-        unknowns = degrees_of_freedom(self.model, self.point.cores)
-        if not self.determined:
-            status = "singular"
-            message = f"{self.model.num_observations} observations cannot determine {unknowns} degrees of freedom."
+        if reason := self._undetermined():
+            status, message = "singular", reason
         return Fit(
             status=status,
             message=message,

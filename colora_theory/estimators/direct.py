@@ -60,6 +60,7 @@ class OracleSubspace(Estimator):
     """
 
     name: ClassVar[str] = "oracle_subspace"
+    frozen_subspaces: ClassVar[bool] = True
     side_information: ClassVar[tuple[str, ...]] = ("input_subspace", "output_subspace")
 
     input_subspace: Array | None = None

@@ -39,6 +39,7 @@ class Transfer(Estimator):
     """
 
     name: ClassVar[str] = "transfer"
+    frozen_subspaces: ClassVar[bool] = True
 
     rank: int | tuple[int, int] | None = None
     sources: int | None = None

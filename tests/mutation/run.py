@@ -1,0 +1,112 @@
+"""Mutation check: make each small error of mutations.toml in a copy of the package and ask whether a test notices.
+
+    python tests/mutation/run.py [--first-tests-only] [FILE ...]
+
+Prints one line for each mutation, killed or SURVIVED, and the counts; exits 1 if one survived. Beginnings of FILE
+names limit it to their mutations. Refuses to start when an old text does not occur exactly once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+import tomllib
+from pathlib import Path
+from typing import NamedTuple
+
+ROOT = Path(__file__).resolve().parents[2]
+TABLE = Path(__file__).with_name("mutations.toml")
+#: A mutation that makes a loop endless is noticed too.
+SECONDS = 1800
+
+
+class Mutation(NamedTuple):
+    """Replace `old` by `new` in colora_theory/`file`, and ask `tests` first."""
+
+    file: str
+    old: str
+    new: str
+    tests: tuple[str, ...]
+
+
+def mutations() -> list[Mutation]:
+    """Return the table."""
+    table = tomllib.loads(TABLE.read_text(encoding="utf-8"))
+    tests = {
+        file: next(t for place, t in table["tests"].items() if file.startswith(place))
+        for file in table["mutations"]
+    }
+    return [
+        Mutation(f, old, new, tuple(tests[f])) for f, pairs in table["mutations"].items() for old, new in pairs
+    ]
+
+
+def problems(root: Path = ROOT) -> list[str]:
+    """Return what is wrong with the table: texts that do not occur exactly once, idle replacements."""
+    found = []
+    for m in mutations():
+        count = (root / "colora_theory" / m.file).read_text(encoding="utf-8").count(m.old)
+        if count != 1:
+            found.append(f"{m.file}: {m.old!r} occurs {count} times, not once")
+        if m.old == m.new:
+            found.append(f"{m.file}: {m.old!r} is replaced by itself")
+    return found
+
+
+def noticed(copy: Path, tests: tuple[str, ...]) -> bool:
+    """Whether a test fails in the copy (an endless run counts)."""
+    environment = {**os.environ, "PYTHONPATH": str(copy), "MPLBACKEND": "agg", "PYTHONDONTWRITEBYTECODE": "1"}
+    command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", *tests]
+    try:
+        done = subprocess.run(
+            command, cwd=copy, env=environment, capture_output=True, timeout=SECONDS, check=False
+        )
+    except subprocess.TimeoutExpired:
+        return True
+    if done.returncode not in (0, 1, 2):  # 2: a module that no longer imports
+        raise RuntimeError(done.stdout.decode() + done.stderr.decode())
+    return done.returncode != 0
+
+
+def main() -> int:
+    """Run the check."""
+    options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    options.add_argument("files", nargs="*", metavar="FILE", help="only mutations of these files")
+    options.add_argument("--first-tests-only", action="store_true", help="do not ask the whole suite")
+    chosen = options.parse_args()
+    if wrong := problems():
+        print("\n".join(wrong), file=sys.stderr)
+        return 2
+    table = [m for m in mutations() if m.file.startswith(tuple(chosen.files) or "")]
+    survivors = 0
+    with tempfile.TemporaryDirectory() as folder:
+        copy = Path(folder) / "copy"
+        shutil.copytree(
+            ROOT, copy, ignore=shutil.ignore_patterns(".git", ".venv", "runs", "__pycache__", ".*_cache")
+        )
+        if noticed(copy, ("tests/test_problem.py",)):
+            print("the tests fail without any mutation; mend them first.", file=sys.stderr)
+            return 2
+        for number, m in enumerate(table, start=1):
+            start = time.monotonic()
+            file = copy / "colora_theory" / m.file
+            text = file.read_text(encoding="utf-8")
+            file.write_text(text.replace(m.old, m.new), encoding="utf-8")
+            first = tuple(f"tests/{name}" for name in m.tests)
+            killed = noticed(copy, first) or (not chosen.first_tests_only and noticed(copy, ("tests",)))
+            file.write_text(text, encoding="utf-8")
+            survivors += not killed
+            word = "killed" if killed else "SURVIVED"
+            took = f"{time.monotonic() - start:.0f} s"
+            print(f"{number}/{len(table)} {word} ({took}) {m.file}: {m.old!r} -> {m.new!r}", flush=True)
+    print(f"{len(table) - survivors} of {len(table)} killed, {survivors} survived")
+    return int(survivors > 0)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
