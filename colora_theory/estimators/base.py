@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from colora_theory.data import Dataset
 from colora_theory.errors import InputError, nearest
 from colora_theory.estimators.span import missing_directions
-from colora_theory.estimators.units import ORDINARY, exponents, in_units
+from colora_theory.estimators.units import ORDINARY, exponents, in_units, refuse_infinite
 from colora_theory.registry import Registry
 
 Array: TypeAlias = NDArray[np.float64]
@@ -174,8 +174,13 @@ def _guarded(fit: FitMethod) -> FitMethod:
                     scaled = dataclasses.replace(self, penalty=float(np.ldexp(self.penalty, -a * e - b * f)))
             got = fit(scaled, in_units(data, e, f), rng).from_units(e, f, data.pretrained, self.penalty_units)
         else:
-            got = fit(self, data, rng)
+            try:
+                got = fit(self, data, rng)
+            except np.linalg.LinAlgError:
+                refuse_infinite(data)
+                raise
         if not got.finite:
+            refuse_infinite(data)
             message = "the estimate is not finite; shorten the steps, or change the units of the data."
             return dataclasses.replace(got, status="diverged", message=message)
         learned = got.input_subspace is not None and not self.frozen_subspaces

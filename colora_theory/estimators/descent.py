@@ -269,11 +269,15 @@ class Run:
         return min(self.distance_left, past[-1] * rate / (1.0 - rate))
 
     def _at_rounding(self) -> bool:
-        """Whether the fit interpolates, or five sweeps changed the objective by no more than rounding does."""
-        past = self.core_objectives
+        """Whether the fit interpolates, or five sweeps changed the objective by no more than rounding does.
+
+        Small steady changes are no rounding: a badly conditioned descent creeps.
+        """
+        past, moves = self.core_objectives, self.changes[-5:]
         if past[-1] <= 1e-28 * self.model.energy:
             return True
-        return len(past) > 5 and past[-1] >= (1.0 - 1e-14) * past[-6]
+        creeps = min(moves) > max(0.99 * max(moves), _ROUNDING)
+        return len(past) > 5 and not creeps and past[-1] >= (1.0 - 1e-14) * past[-6]
 
     @property
     def slow(self) -> bool:

@@ -20,6 +20,8 @@ from colora_theory.linalg import Array
 ORDINARY: Final = 100
 #: Weights beyond 2^±LARGEST lose digits or overflow.
 LARGEST: Final = 1000
+#: Bytes beyond which a sample of the rows tells an array's size: a matter of units, and so common to all rows.
+_LARGE: Final = 1 << 24
 
 
 def exponents(data: Dataset) -> tuple[int, int]:
@@ -60,8 +62,16 @@ def in_units(data: Dataset, e: int, f: int) -> Dataset:
     )
 
 
+def refuse_infinite(data: Dataset) -> None:
+    """Raise InputError for data that are not finite."""
+    for what in ("covariates", "responses"):
+        _exponent(what, getattr(data, what))
+
+
 def _ordinary(array: Array) -> bool:
-    """Whether the array is zero or of a size whose powers are harmless: one pass, no copy."""
+    """Whether the array is zero or of a size whose powers are harmless: at most one pass, no copy."""
+    if array.nbytes > _LARGE:
+        array = array[:, :: max(1, array.shape[1] // 2)]
     with np.errstate(over="ignore", invalid="ignore"):
         energy = float(np.vdot(array, array))
     return energy == 0.0 == float(np.abs(array).max(initial=0.0)) or 4.0**-ORDINARY <= energy <= 4.0**ORDINARY
