@@ -156,9 +156,8 @@ class SharedModel:
             else:
                 inverse, deficient[block] = pseudo_inverses(features)
                 solution = inverse @ reduced
-                solution += inverse @ (
-                    reduced - features @ solution
-                )  # refined: accurate at any allowed conditioning
+                # refined: accurate at any allowed conditioning
+                solution += inverse @ (reduced - features @ solution)
                 if keep_features:
                     projections.append((features, inverse))
             residual = y - self._expanded(features @ solution, v)
