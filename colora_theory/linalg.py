@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TypeAlias
+from typing import Final, NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +12,10 @@ Array: TypeAlias = NDArray[np.float64]
 
 #: Above this condition number of a Gram matrix a user's least squares goes through the SVD instead.
 _GRAM_CONDITION_LIMIT = 1e8
+#: Bytes that stay in a second-level cache between two uses.
+CACHE_BYTES: Final = 1 << 20
+#: Most columns of a matrix that count as few.
+_FEW: Final = 8
 
 
 def haar(rng: np.random.Generator, rows: int, columns: int) -> Array:
@@ -51,6 +55,18 @@ def subspace_distance_fro(estimate: Array, target: Array) -> float:
     return float(np.linalg.norm(_missed(estimate, target)))
 
 
+def times_few(stack: Array, matrix: Array) -> Array:
+    """X_i M for a stack of shape (k, m, d) and a matrix of few columns, shape (d, q); shape (k, m, q).
+
+    A general matrix product repacks all of X to gain what a few columns never repay: column by column, while a
+    user's rows are in the cache, is up to twice as fast.
+    """
+    if matrix.shape[1] > _FEW or stack[0].nbytes > CACHE_BYTES:
+        return np.asarray(stack @ matrix)
+    columns = np.ascontiguousarray(matrix.T)[:, :, None]
+    return np.asarray(np.matmul(stack[:, None], columns)[..., 0].swapaxes(1, 2))
+
+
 def least_squares(features: Array, targets: Array) -> tuple[Array, NDArray[np.bool_]]:
     """Solve many small least-squares problems at once; minimum norm where a problem is rank deficient.
 
@@ -77,19 +93,18 @@ def least_squares(features: Array, targets: Array) -> tuple[Array, NDArray[np.bo
     return solution, deficient
 
 
-def duals(features: Array) -> tuple[Array, NDArray[np.bool_]]:
-    """Transposed pseudo-inverses D, shape (k, m, q) as `features` F: Dᵀy solves least squares, F Dᵀ projects.
+def pseudo_inverses(features: Array) -> tuple[Array, NDArray[np.bool_]]:
+    """Pseudo-inverses F⁺, shape (k, q, m), of features F: F⁺y solves least squares, F F⁺ projects.
 
     The second value tells which features lack full column rank, shape (k,).
     """
     inverse, hard = _gram_inverses(features)
-    dual = features @ inverse
+    pseudo = inverse @ features.swapaxes(1, 2)
     deficient = np.zeros(len(features), dtype=bool)
     if len(hard):
         unit = np.broadcast_to(np.eye(features.shape[1]), (len(hard), features.shape[1], features.shape[1]))
-        solution, deficient[hard] = minimum_norm(features[hard], unit)
-        dual[hard] = solution.swapaxes(1, 2)
-    return dual, deficient
+        pseudo[hard], deficient[hard] = minimum_norm(features[hard], unit)
+    return pseudo, deficient
 
 
 def _gram_inverses(features: Array) -> tuple[Array, NDArray[np.int64]]:
@@ -100,10 +115,14 @@ def _gram_inverses(features: Array) -> tuple[Array, NDArray[np.int64]]:
     except np.linalg.LinAlgError:  # one exactly singular matrix makes NumPy refuse all of them
         inverse = np.array([_inverse_or_zero(one) for one in gram])
     with np.errstate(over="ignore", invalid="ignore"):
-        condition = np.abs(gram).sum(1).max(1) * np.abs(inverse).sum(1).max(1)
-        hard = np.flatnonzero(~((condition < _GRAM_CONDITION_LIMIT) & (condition > 0.0)))
-    inverse[hard] = 0.0
-    return np.asarray(inverse, dtype=np.float64), np.asarray(hard, dtype=np.int64)
+        condition = np.einsum("kaa->k", gram) * np.einsum(
+            "kaa->k", inverse
+        )  # the condition number, or a little more
+        easy = (condition < _GRAM_CONDITION_LIMIT) & (condition > 0.0)
+    hard = np.flatnonzero(~easy)
+    if len(hard):
+        inverse[hard] = 0.0
+    return np.asarray(inverse, dtype=np.float64), hard
 
 
 def _inverse_or_zero(matrix: Array) -> Array:
@@ -134,13 +153,40 @@ def pseudo_inverse(weight: Array) -> tuple[Array, bool]:
     return (scaled / values[keep]) @ scaled.T, not bool(keep.all())
 
 
+class Solved(NamedTuple):
+    """What conjugate gradients found.
+
+    solution : shape of the right-hand side.
+    singular : whether a direction without curvature was met.
+    lengths, ratios : step lengths and residual ratios of the iterations, from which `softest` reads the spectrum.
+    """
+
+    solution: Array
+    singular: bool
+    lengths: list[float]
+    ratios: list[float]
+
+    @property
+    def softest(self) -> float:
+        """Smallest Ritz value: estimates, from above, the least eigenvalue of the preconditioned operator.
+
+        0 when the system was singular, 1 (the expected value under a good preconditioner) without iterations.
+        """
+        if self.singular or not self.lengths:
+            return 0.0 if self.singular else 1.0
+        inverse, ratio = 1.0 / np.array(self.lengths), np.array(self.ratios[:-1])
+        diagonal = inverse + np.concatenate([[0.0], ratio * inverse[:-1]])
+        lanczos = np.diag(diagonal) + np.diag(np.sqrt(ratio) * inverse[:-1], -1)
+        return float(np.linalg.eigvalsh(lanczos)[0])
+
+
 def conjugate_gradients(
     normal: Callable[[Array], Array],
     right: Array,
     precondition: Callable[[Array], Array],
     tol: float,
     most: int | None = None,
-) -> tuple[Array, bool]:
+) -> Solved:
     """Solve normal(P) = right by preconditioned conjugate gradients for an unknown of any shape.
 
     Parameters
@@ -151,31 +197,32 @@ def conjugate_gradients(
     tol : relative residual, in the norm of the preconditioner, at which to stop; 0 goes on to rounding.
     most : most iterations; None: twice the number of unknowns.
 
-    Returns
-    -------
-    solution : shape of `right`. Starting from zero, the iterates stay in the range of the operator: the
-        minimum-norm solution (in the preconditioned norm) when it is singular.
-    singular : whether a direction without curvature was met.
+    Starting from zero, the iterates stay in the range of the operator: the minimum-norm solution (in the
+    preconditioned norm) when it is singular.
     """
     solution, residual = np.zeros_like(right), right.copy()
     direction = precondition(residual)
     size = start = float(np.vdot(residual, direction))
     steepest = 0.0
+    lengths: list[float] = []
+    ratios: list[float] = []
     for _ in range(2 * right.size + 10 if most is None else most):
         if size <= max(tol, 1e-15) ** 2 * start or size <= 0.0:
-            return solution, False
+            break
         image = normal(direction)
         curvature, length = float(np.vdot(direction, image)), float(np.vdot(direction, direction))
         steepest = max(steepest, curvature / length)
         if curvature <= 1e-14 * steepest * length:
-            return solution, True
+            return Solved(solution, True, lengths, ratios)
         step = size / curvature
         solution += step * direction
         residual -= step * image
         preconditioned = precondition(residual)
         size, old = float(np.vdot(residual, preconditioned)), size
-        direction = preconditioned + (size / old) * direction
-    return solution, False
+        lengths.append(step)
+        ratios.append(size / old)
+        direction = preconditioned + ratios[-1] * direction
+    return Solved(solution, False, lengths, ratios)
 
 
 def bartlett(rng: np.random.Generator, degrees: NDArray[np.int64], dim: int) -> Array:

@@ -174,6 +174,8 @@ def scatter(axes: Axes, figure: Any, tables: dict[str, pd.DataFrame]) -> None:
     number = 0
     for name in figure.overlay:
         table = tables[f"pairs:{name}"]
+        if table.empty:  # no trial had both a claim and an observation
+            continue
         seen.append(table[["claim", "observed"]].to_numpy(float).ravel())
         for text, rows in groups(table) if "line" in table else [("", table)]:
             axes.plot(

@@ -188,11 +188,10 @@ def pairs(results: Results, name: str) -> pd.DataFrame:
 
     Where the guarantee compares with a metric, having no observation of its own, that metric is the observed one.
     """
-    table = results.guarantee_values(name)
-    if table["observed"].isna().all():
-        metric = guarantees.get(name).metric
+    table, guarantee = results.guarantee_values(name), guarantees.get(name)
+    if not hasattr(guarantee, "observed"):
         frame = results.frame(cell_id=True)
-        frame = frame[frame["metric"] == metric][["cell", "trial", "estimator", "value"]]
+        frame = frame[frame["metric"] == guarantee.metric][["cell", "trial", "estimator", "value"]]
         table = table.drop(columns="observed").merge(frame, on=["cell", "trial", "estimator"])
         table = table.rename(columns={"value": "observed"})
     table = table.dropna(subset=["claim", "observed"])

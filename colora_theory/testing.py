@@ -79,7 +79,8 @@ def assert_guarantee(
         )
     if is_scaling(guarantee):
         raise InputError(f"{guarantee.name!r} is a rate and needs a grid of problems; use assert_rate or a study.")
-    runner = _Runner(problem, _estimator(estimator, params, guarantee.estimators, problem), seed)
+    chosen = _estimator(estimator, params, guarantee.estimators, problem, guarantee.recording)
+    runner = _Runner(problem, chosen, seed)
     if why := inapplicable(guarantee, problem):
         raise AssertionError(f"{guarantee.name}: not applicable – {why}")
     claim, fixed = claim_of(guarantee, problem, delta), None
@@ -246,7 +247,11 @@ class _Built:
 
 
 def _estimator(
-    given: EstimatorLike, params: Mapping[str, Any] | None, default: tuple[str, ...], problem: Problem
+    given: EstimatorLike,
+    params: Mapping[str, Any] | None,
+    default: tuple[str, ...],
+    problem: Problem,
+    recording: Mapping[str, Any] | None = None,
 ) -> _Built | Estimator:
     if isinstance(given, Estimator):
         if params:
@@ -256,7 +261,8 @@ def _estimator(
         available = [name for name in default if name in estimators.names()]
         given = available[0] if available else "altmin"
     cls = estimators.get(given) if isinstance(given, str) else given
-    settings = dict(params or {})
+    recorded = {name: value for name, value in (recording or {}).items() if name in cls.parameters()}
+    settings = {**recorded, **(params or {})}
     if "rank" in cls.parameters():
         settings.setdefault("rank", problem.rank)
     return _Built(cls, settings)

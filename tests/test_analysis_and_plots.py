@@ -141,7 +141,7 @@ num_users = [4, 8, 16]
 num_samples = [2, 3, 6, 12]
 [[estimator]]
 name = "altmin"
-params = { restarts = 0, keep_history = true, max_sweeps = 60 }
+params = { restarts = 0, keep_history = true, max_sweeps = 60, late_sweeps = 20 }
 [[estimator]]
 name = "gauss_newton"
 [metrics]

@@ -19,6 +19,7 @@ from colora_theory.linalg import (
     pseudo_inverse,
     subspace_distance,
     subspace_distance_fro,
+    times_few,
 )
 
 
@@ -82,6 +83,15 @@ def test_minimum_norm_of_no_rows_is_zero() -> None:
     assert deficient.all()
 
 
+@given(
+    k=st.integers(1, 5), m=st.integers(1, 7), d=st.integers(1, 9), q=st.integers(1, 12), seed=st.integers(0, 2**32)
+)
+def test_products_with_few_columns_equal_plain_ones(k: int, m: int, d: int, q: int, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    stack, matrix = rng.standard_normal((k, m, d)), rng.standard_normal((d, q))
+    np.testing.assert_allclose(times_few(stack, matrix), np.einsum("kmd,dq->kmq", stack, matrix), atol=1e-13)
+
+
 def test_conjugate_gradients_solves_and_reports_singular_systems() -> None:
     rng = np.random.default_rng(6)
     factor = rng.standard_normal((30, 12))
@@ -93,11 +103,18 @@ def test_conjugate_gradients_solves_and_reports_singular_systems() -> None:
     def precondition(p: np.ndarray) -> np.ndarray:
         return p @ np.diag([2.0, 0.5])
 
-    solution, singular = conjugate_gradients(normal, right, precondition, 0.0)
-    assert not singular
-    np.testing.assert_allclose(solution.ravel(), np.linalg.solve(matrix, right.ravel()), rtol=1e-10)
-    _, singular = conjugate_gradients(lambda p: 0.0 * p, right, precondition, 0.0)
-    assert singular
+    solved = conjugate_gradients(normal, right, precondition, 0.0)
+    assert not solved.singular
+    np.testing.assert_allclose(solved.solution.ravel(), np.linalg.solve(matrix, right.ravel()), rtol=1e-10)
+    root = np.kron(np.eye(6), np.diag(np.sqrt([2.0, 0.5])))
+    spectrum = np.linalg.eigvalsh(root @ matrix @ root)
+    assert solved.softest == pytest.approx(spectrum[0], rel=1e-6)
+    early = conjugate_gradients(normal, right, precondition, 0.0, 3)
+    assert spectrum[0] < early.softest < spectrum[-1]
+    flat = conjugate_gradients(lambda p: 0.0 * p, right, precondition, 0.0)
+    assert flat.singular
+    assert flat.softest == 0.0
+    assert conjugate_gradients(normal, 0.0 * right, precondition, 0.0).softest == 1.0
     values, vectors = np.linalg.eigh(matrix)
     inverse, singular = pseudo_inverse((vectors[:, 2:] * values[2:]) @ vectors[:, 2:].T)
     assert singular

@@ -10,7 +10,16 @@ import numpy as np
 from colora_theory.data import Dataset
 from colora_theory.errors import InputError
 from colora_theory.estimators.base import Fit, register
-from colora_theory.estimators.descent import SINGULAR, Run, SharedDescent, alternate, check_real, choose_pair
+from colora_theory.estimators.descent import (
+    SINGULAR,
+    Run,
+    SharedDescent,
+    alternate,
+    check_integer,
+    check_real,
+    choose_pair,
+)
+from colora_theory.estimators.late import late_contraction
 from colora_theory.estimators.shared_model import SharedModel
 from colora_theory.linalg import Array
 
@@ -36,17 +45,21 @@ class AltMin(SharedDescent):
     fresh_samples : use every sample in one half step only, as proofs do. The data are split into equal parts:
         one for the start, one per half step of `max_sweeps` sweeps, one for the final cores.
     inner_tol : relative residual of the inner solves; None follows the progress, 0 is exact.
+    late_sweeps : measure the contraction per sweep close to the limit for so many sweeps, under
+        "late_contraction" (see `late.late_contraction`); 0: not at all. Needs data that the fit interpolates.
     """
 
     name: ClassVar[str] = "altmin"
 
     fresh_samples: bool = False
     inner_tol: float | None = None
+    late_sweeps: int = 0
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.inner_tol is not None:
             check_real("inner_tol", self.inner_tol)
+        check_integer("late_sweeps", self.late_sweeps, 0)
 
     def sweep(self, run: Run) -> tuple[Array, Array, bool]:
         """One U step and one V step from the present cores."""
@@ -57,7 +70,12 @@ class AltMin(SharedDescent):
 
     def fit(self, data: Dataset, rng: np.random.Generator | None = None) -> Fit:
         """Estimate subspaces, cores and weights; `rng` serves random starts and sufficient rows."""
-        return self._fit_fresh(data, rng) if self.fresh_samples else super().fit(data, rng)
+        if self.fresh_samples:
+            return self._fit_fresh(data, rng)
+        fit = super().fit(data, rng)
+        if self.late_sweeps:
+            fit.history["late_contraction"] = late_contraction(data, fit, self.late_sweeps, rng)
+        return fit
 
     def _fit_fresh(self, data: Dataset, rng: np.random.Generator | None) -> Fit:
         """Every half step on samples of its own."""
@@ -79,8 +97,8 @@ class AltMin(SharedDescent):
             change, flag = fresh.solve_input(point, fresh.residual_moments(point.weights)[0], tol)
             u, triangle = np.linalg.qr(u + change)
             if steps == 3:
-                raw, _, other = SharedModel(next(pieces)).solve_output(u, triangle @ point.cores, v, tol)
-                v, flag = np.linalg.qr(raw)[0], flag or other
+                change, _, other = SharedModel(next(pieces)).solve_output(u, triangle @ point.cores, v, tol)
+                v, flag = np.linalg.qr(v + change)[0], flag or other
             singular |= flag or bool(point.deficient.any())
             objectives.append(point.objective)
             subspaces.append((u, v))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any, ClassVar
 
 import numpy as np
@@ -23,6 +24,8 @@ from colora_theory.linalg import Array
 
 #: Changes of the subspaces below this are rounding.
 _ROUNDING = 1e-12
+#: Largest distance at which noise ends a run: on a plateau misfit looks like noise.
+_FARTHEST = 1e-2
 
 SINGULAR = "a least-squares step was rank deficient; its minimum-norm solution was taken."
 
@@ -40,7 +43,8 @@ class SharedDescent(Estimator):
         first run contracts slowly at one of the `PROBATION` sweeps, the sign of a poor start; 0: never.
     tol : stop when the sine between the present subspaces and their limit is estimated to be below it.
     noise_tol : stop also when that distance falls below this fraction of the estimate's own statistical error
-        (estimated from the residuals); 0 iterates to `tol` however noisy the data.
+        (estimated from the residuals): 0.05 adds about a four-hundredth to the squared error. 0 iterates to `tol`
+        however noisy the data.
     max_sweeps : most sweeps of one run.
     keep_history : record the objective after every half step and both subspaces after every sweep.
 
@@ -60,7 +64,7 @@ class SharedDescent(Estimator):
     output_subspace: Array | None = None
     restarts: int | None = None
     tol: float = 1e-12
-    noise_tol: float = 1e-2
+    noise_tol: float = 0.05
     max_sweeps: int = 1000
     keep_history: bool = False
 
@@ -174,8 +178,8 @@ def alternate(model: SharedModel, point: Point, tol: float, record: Any = None) 
     u, triangle = np.linalg.qr(point.u + change)
     cores, v, last = triangle @ point.cores, point.v, "input_subspace"
     if v.shape[1] < model.p:
-        raw, objective, flag = model.solve_output(u, cores, v, tol)
-        v, triangle = np.linalg.qr(raw)
+        change, objective, flag = model.solve_output(u, cores, v, tol)
+        v, triangle = np.linalg.qr(v + change)
         cores, singular = cores @ triangle.T, singular or flag
         if record is not None:
             record(last, objective)
@@ -201,6 +205,7 @@ class Run:
     half_steps: list[str] = field(default_factory=list)
     changes: list[float] = field(default_factory=list)
     subspaces: list[tuple[Array, Array]] = field(default_factory=list)
+    distance_left: float = np.inf  #: what a method itself knows of the distance to the limit
 
     def __post_init__(self) -> None:
         self.first = (self.u, self.v)
@@ -223,7 +228,7 @@ class Run:
     def advance(self, sweeps: int) -> None:
         """Sweep until the stop rule, or until `sweeps` sweeps (counted from the start) are done."""
         while not self.converged and self.sweeps < min(sweeps, self.rule.max_sweeps):
-            old = self.point
+            old, self.distance_left = self.point, np.inf
             u, v, singular = self.rule.sweep(self)
             self.changes.append(float(np.hypot(_moved(old.u, u), _moved(old.v, v))))
             if self.changes[-1] > _ROUNDING:  # a step made of rounding errors says nothing about the problem
@@ -235,7 +240,8 @@ class Run:
 
     def _aim(self) -> float:
         """Distance to the limit at which the stop rule is met at the present point."""
-        return max(self.rule.tol, self.rule.noise_tol * statistical_error(self.model, self.point))
+        noise = self.rule.noise_tol * statistical_error(self.model, self.point)
+        return max(self.rule.tol, min(noise, _FARTHEST))
 
     def inner_tolerance(self, expected: float) -> float:
         """Relative accuracy worth having in a step whose expected length is `expected`.
@@ -249,16 +255,18 @@ class Run:
         return min(0.1, max(expected, least))
 
     def _remaining(self) -> float:
-        """Estimated distance to the limit: geometric extrapolation of the last two changes."""
-        if self._at_rounding():
+        """Estimated distance to the limit: the method's own, or a geometric extrapolation of the last changes.
+
+        The slowest of the last three contractions counts: inner solves are inexact, and one fast sweep among slow
+        ones has not solved for what is slow.
+        """
+        past = self.changes[-4:]
+        if self._at_rounding() or past[-1] == 0.0 or (len(past) == 4 and max(past) <= _ROUNDING):
             return 0.0
-        if len(self.changes) < 2:
-            return np.inf if self.changes[-1] > 0 else 0.0
-        before, last = self.changes[-2:]
-        if last >= before:
-            return np.inf if last > 0 else 0.0
-        rate = max(last / before, 0.1)  # one fast sweep does not promise another: inner solves are inexact
-        return last * rate / (1.0 - rate)
+        rate = max([0.1, *(later / max(earlier, 1e-300) for earlier, later in pairwise(past))])
+        if len(past) < 2 or rate >= 1.0:
+            return self.distance_left
+        return min(self.distance_left, past[-1] * rate / (1.0 - rate))
 
     def _at_rounding(self) -> bool:
         """Whether the fit interpolates, or five sweeps changed the objective by no more than rounding does."""
@@ -269,8 +277,8 @@ class Run:
 
     @property
     def slow(self) -> bool:
-        """Whether the last five sweeps contracted slowly."""
-        if self.converged or len(self.changes) < 6:
+        """Whether the last five sweeps contracted slowly, even if the stop rule was met: so a plateau ends."""
+        if len(self.changes) < 6 or self._at_rounding():
             return False
         return self.changes[-1] > self.rule.SLOW**5 * self.changes[-6]
 

@@ -32,7 +32,7 @@ class FullFineTuning(Estimator):
         model = SharedModel(data)
         changes = np.empty((model.k, model.d, model.p))
         deficient = np.zeros(model.k, dtype=bool)
-        for block in model.blocks:
+        for block in model.rounds:
             solution, deficient[block] = least_squares(model.x[block], model.y[block])
             changes[block] = solution.reshape(-1, model.d, model.p)
         short = int(deficient.sum())

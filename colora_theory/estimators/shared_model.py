@@ -1,23 +1,39 @@
 """The kernel of every shared-subspace method: W_i = U C_i Vᵀ on one data set, one pass over the data a product.
 
 A pass walks over blocks of users small enough for the cache and does everything with a block while it is there:
-no temporary is ever as large as the data. Sensing is regression on vec(A_ij) with a single response, so both
-designs share every line but the features of the cores.
+no temporary is ever as large as the data. Where users have small factorizations of their own (`evaluate`), a round
+takes more users at a time, so that these are done together. Sensing is regression on vec(A_ij) with a
+single response, so both designs share every line but the features of the cores.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 
 from colora_theory.data import Dataset
 from colora_theory.errors import InputError
-from colora_theory.linalg import Array, conjugate_gradients, duals, orthonormal, pseudo_inverse
+from colora_theory.linalg import (
+    CACHE_BYTES,
+    Array,
+    Solved,
+    conjugate_gradients,
+    orthonormal,
+    pseudo_inverse,
+    pseudo_inverses,
+    times_few,
+)
 
-#: Bytes of covariates handled at a time: what a second-level cache holds.
-_BLOCK_BYTES = 1 << 21
+#: Cachefuls of covariates in a round: users enough for their factorizations to be batched, still near the cache.
+_ROUND = 4
+#: Bytes of one user's covariates from which on the traffic of memory is what a product costs.
+_HEAVY = 1 << 18
+#: Relative accuracy of an inner solve down to which products may read single-precision covariates.
+_COARSE = 1e-3
 #: Largest rank for which sensing features come from one product with U ⊗ V.
 _FLAT_RANK = 6
 
@@ -33,8 +49,8 @@ class Point:
     moments : X_iᵀ(residual of user i), shape (k, d, p).
     objective : sum of squared residuals of all users.
     deficient : shape (k,), users whose core is not unique.
-    features, duals : what the cores are fitted to, and its transposed pseudo-inverses, shape (k, m, q), where they
-        were asked for: I − features dualsᵀ projects on what no core can explain.
+    projections : where they were asked for, what the cores are fitted to, F of shape (k', m, q), and its
+        pseudo-inverses F⁺, for each round of k' users: I − F F⁺ projects on what no core can explain.
     """
 
     u: Array
@@ -44,13 +60,12 @@ class Point:
     objective: float
     deficient: Array
     counts: Array
-    features: Array | None = None
-    duals: Array | None = None
+    projections: list[tuple[Array, Array]] | None = None
 
     @cached_property
     def weights(self) -> Array:
         """U C_i Vᵀ, shape (k, d, p)."""
-        return np.matmul(self.u @ self.cores, self.v.T)
+        return turned(times_each(self.u, self.cores), self.v)
 
     @cached_property
     def input_inverse(self) -> tuple[Array, bool]:
@@ -67,7 +82,12 @@ class Point:
 
 
 class SharedModel:
-    """Products of the model with one data set; the pretrained weight is subtracted once."""
+    """Products of the model with one data set; the pretrained weight is subtracted once.
+
+    Inexact inner solves on large users read a single-precision copy of the covariates, made by the first product
+    that may: half the traffic, for half as much memory again. Objectives, gradients and cores never do, so the
+    answer is that of double precision; only the way there is not.
+    """
 
     def __init__(self, data: Dataset) -> None:
         self.k, self.d, self.p = data.num_users, data.dim_in, data.dim_out
@@ -78,9 +98,14 @@ class SharedModel:
         self.counts = data.counts.astype(float)
         self.num_observations = data.num_observations
         self.energy = float(np.vdot(self.y, self.y))
-        step = max(1, _BLOCK_BYTES // max(1, self.x[0].nbytes))
-        #: Blocks of users that fit in the cache.
-        self.blocks = [slice(i, min(i + step, self.k)) for i in range(0, self.k, step)]
+        step = max(1, CACHE_BYTES // max(1, self.x[0].nbytes))
+        #: Blocks of users that fit in the cache, and rounds of several blocks.
+        self.blocks, self.rounds = self._cut(step), self._cut(_ROUND * step)
+        self._single = np.empty(self.x.shape, np.float32) if self.x[0].nbytes >= _HEAVY else None
+        self._copied = 0
+
+    def _cut(self, step: int) -> list[slice]:
+        return [slice(i, min(i + step, self.k)) for i in range(0, self.k, step)]
 
     # --- products: each is one pass over the data ---------------------------------------------------------
 
@@ -89,20 +114,32 @@ class SharedModel:
         x = self.x[block]
         k, m = x.shape[:2]
         if self.regression:
-            return (x.reshape(-1, self.d) @ u).reshape(k, m, -1)
+            return times_few(x, u)
         if u.shape[1] <= _FLAT_RANK:  # one product with U ⊗ V beats two thin ones
-            return (x.reshape(k * m, -1) @ np.kron(u, v)).reshape(k, m, -1)
+            return times_few(x, np.einsum("ab,cd->acbd", u, v).reshape(x.shape[2], -1))
         inner = (x.reshape(-1, self.p) @ v).reshape(k, m, self.d, -1)
         return np.matmul(u.T, inner).reshape(k, m, -1)
 
-    def predictions(self, block: slice, weights: Array) -> Array:
-        """Noiseless responses of weights of shape (k, d, columns), or (k, d, p) for sensing."""
-        part = weights[block]
-        return self.x[block] @ (part if self.regression else part.reshape(len(part), -1, 1))
+    def rows(self, block: slice, coarse: bool) -> Any:
+        """Covariates of some users; for a coarse product in single precision, once they are there."""
+        if not coarse or self._single is None:
+            return self.x[block]
+        if block.start >= self._copied:
+            self._single[block], self._copied = self.x[block], block.stop
+            return self.x[block]  # which are in the cache
+        return self._single[block]
 
-    def adjoint(self, block: slice, residual: Array) -> Array:
+    def predictions(self, block: slice, weights: Array, coarse: bool = False) -> Array:
+        """Noiseless responses of weights of shape (k, d, columns), or (k, d, p) for sensing."""
+        x, part = self.rows(block, coarse), weights[block]
+        return np.asarray(
+            x @ (part if self.regression else part.reshape(len(part), -1, 1)).astype(x.dtype, copy=False)
+        )
+
+    def adjoint(self, block: slice, residual: Array, coarse: bool = False) -> Array:
         """X_iᵀ r_i as matrices, shape (k, d, columns of r) or (k, d, p) for sensing."""
-        product = np.matmul(residual.swapaxes(1, 2), self.x[block])
+        x = self.rows(block, coarse)
+        product = np.matmul(residual.swapaxes(1, 2).astype(x.dtype, copy=False), x)
         return product.swapaxes(1, 2) if self.regression else product.reshape(-1, self.d, self.p)
 
     def evaluate(self, u: Array, v: Array, *, ridge: float = 0.0, keep_features: bool = False) -> Point:
@@ -110,27 +147,25 @@ class SharedModel:
         r1, r2 = u.shape[1], v.shape[1]
         cores, moments = np.empty((self.k, r1, r2)), np.empty((self.k, self.d, self.p))
         deficient, objective = np.zeros(self.k, dtype=bool), 0.0
-        width = r1 if self.regression else r1 * r2
-        kept = [np.empty((*self.y.shape[:2], width)) for _ in range(2)] if keep_features else []
-        for block in self.blocks:
+        projections = []
+        for block in self.rounds:
             features, y = self.features(block, u, v), self.y[block]
             reduced = self._reduced(y, v)
             if ridge:
                 solution = _ridge(features, reduced, ridge)
             else:
-                dual, deficient[block] = duals(features)
-                adjoint = dual.swapaxes(1, 2)
-                solution = adjoint @ reduced
-                solution += adjoint @ (
+                inverse, deficient[block] = pseudo_inverses(features)
+                solution = inverse @ reduced
+                solution += inverse @ (
                     reduced - features @ solution
                 )  # refined: accurate at any allowed conditioning
                 if keep_features:
-                    kept[0][block], kept[1][block] = features, dual
+                    projections.append((features, inverse))
             residual = y - self._expanded(features @ solution, v)
             cores[block] = solution.reshape(-1, r1, r2)
             moments[block] = self.adjoint(block, residual)
             objective += float(np.vdot(residual, residual))
-        return Point(u, v, cores, moments, objective, deficient, self.counts, *kept)
+        return Point(u, v, cores, moments, objective, deficient, self.counts, projections or None)
 
     def _reduced(self, responses: Array, v: Array) -> Array:
         """Responses as the cores see them: Y V in the regression design (V = I spans everything)."""
@@ -149,24 +184,47 @@ class SharedModel:
             objective += float(np.vdot(residual, residual))
         return moments, objective
 
-    def normal(self, weights: Array) -> Array:
+    def normal(self, weights: Array, coarse: bool = False) -> Array:
         """X_iᵀX_i applied to every user's weights, shape (k, d, columns)."""
         out = np.empty_like(weights)
         for block in self.blocks:
-            out[block] = self.adjoint(block, self.predictions(block, weights))
+            out[block] = self.adjoint(block, self.predictions(block, weights, coarse), coarse)
         return out
 
-    def projected_normal(self, weights: Array, point: Point) -> Array:
+    def projected_normal(self, weights: Array, point: Point, coarse: bool = False) -> Array:
         """X_iᵀ(I − Π_i)X_i applied to every user's weights; Π_i projects on the core's features at `point`."""
-        assert point.features is not None
-        assert point.duals is not None
+        assert point.projections is not None
         out = np.empty_like(weights)
-        for block in self.blocks:
-            image = self.predictions(block, weights)
-            explained = point.duals[block].swapaxes(1, 2) @ self._reduced(image, point.v)
-            image -= self._expanded(point.features[block] @ explained, point.v)
-            out[block] = self.adjoint(block, image)
+        for number, (features, inverse) in enumerate(point.projections):
+            first = self.rounds[number].start
+            if coarse:
+                features, inverse = features.astype(np.float32), inverse.astype(np.float32)
+            for block in self.blocks[number * _ROUND : (number + 1) * _ROUND]:
+                own = slice(block.start - first, block.stop - first)
+                image = self.predictions(block, weights, coarse)
+                explained = inverse[own] @ self._reduced(image, point.v)
+                image -= self._expanded(features[own] @ explained, point.v)
+                out[block] = self.adjoint(block, image, coarse)
         return out
+
+    def solve(
+        self,
+        normal: Callable[[Array, bool], Array],
+        right: Array,
+        precondition: Callable[[Array], Array],
+        tol: float,
+        most: int | None = None,
+    ) -> Solved:
+        """Conjugate gradients for a system made of the products above, `normal(change, coarse)`.
+
+        Coarse products serve a coarse `tol`; where they fail (values beyond single precision) exact ones follow.
+        """
+        if tol >= _COARSE and self._single is not None:
+            with np.errstate(over="ignore", invalid="ignore"):
+                solved = conjugate_gradients(lambda p: normal(p, True), right, precondition, tol, most)
+            if not solved.singular and np.isfinite(solved.solution).all():
+                return solved
+        return conjugate_gradients(lambda p: normal(p, False), right, precondition, tol, most)
 
     # --- block steps --------------------------------------------------------------------------------------
 
@@ -179,19 +237,19 @@ class SharedModel:
         cores, v = point.cores, point.v
         reduce = self.regression and v.shape[1] < self.p  # V is orthonormal: its p outputs reduce to r2
 
-        def normal(change: Array) -> Array:
+        def normal(change: Array, coarse: bool) -> Array:
             if reduce:
-                return sum_products(self.normal(change @ cores), cores)
-            image = self.normal(_turned(change @ cores, v))
+                return sum_products(self.normal(times_each(change, cores), coarse), cores)
+            image = self.normal(turned(times_each(change, cores), v), coarse)
             return sum_products(image if v.shape[1] == self.p else image @ v, cores)
 
         inverse, flat = point.input_inverse
         right = sum_products(moments if v.shape[1] == self.p else moments @ v, cores)
-        change, singular = conjugate_gradients(normal, right, lambda p: p @ inverse, tol)
-        return change, singular or flat
+        solved = self.solve(normal, right, lambda p: p @ inverse, tol)
+        return solved.solution, solved.singular or flat
 
     def solve_output(self, u: Array, cores: Array, v: Array, tol: float) -> tuple[Array, float, bool]:
-        """New V (not orthonormal), the objective before the step, and whether it was singular."""
+        """Change of V for given U and cores, the objective before the step, and whether it was singular."""
         if self.regression:
             rank = v.shape[1]
             gram, right, objective = np.zeros((rank, rank)), np.zeros((rank, self.p)), 0.0
@@ -202,20 +260,21 @@ class SharedModel:
                 right += np.tensordot(fitted, residual, axes=([0, 1], [0, 1]))
                 objective += float(np.vdot(residual, residual))
             inverse, flat = pseudo_inverse(gram)
-            return np.asarray(v + (inverse @ right).T), objective, flat
+            return (inverse @ right).T, objective, flat
         side = u @ cores
         moments, objective = self.residual_moments(np.matmul(side, v.T))
 
-        def normal(change: Array) -> Array:
-            return sum_products(self.normal(np.matmul(side, change.T)).swapaxes(1, 2), side.swapaxes(1, 2))
+        def normal(change: Array, coarse: bool) -> Array:
+            image = self.normal(np.matmul(side, change.T), coarse)
+            return sum_products(image.swapaxes(1, 2), side.swapaxes(1, 2))
 
         inverse, flat = pseudo_inverse(weighted_square(self.counts, cores.swapaxes(1, 2)))
         right = sum_products(moments.swapaxes(1, 2), side.swapaxes(1, 2))
-        change, singular = conjugate_gradients(normal, right, lambda p: p @ inverse, tol)
-        return v + change, objective, singular or flat
+        solved = self.solve(normal, right, lambda p: p @ inverse, tol)
+        return solved.solution, objective, solved.singular or flat
 
 
-def _turned(stack: Array, v: Array) -> Array:
+def turned(stack: Array, v: Array) -> Array:
     """S_i Vᵀ; V = I, spanning all outputs, costs nothing."""
     return stack if v.shape[1] == len(v) else np.matmul(stack, v.T)
 
@@ -224,6 +283,13 @@ def weighted_square(weights: Array, stack: Array) -> Array:
     """Σ_i w_i S_iS_iᵀ of a stack of shape (k, a, b); shape (a, a)."""
     flat = stack.transpose(1, 0, 2)
     return (flat * weights[:, None]).reshape(len(flat), -1) @ flat.reshape(len(flat), -1).T
+
+
+def times_each(matrix: Array, stack: Array) -> Array:
+    """M S_i for a matrix of shape (a, b) and a stack of shape (k, b, c); shape (k, a, c)."""
+    if stack.shape[2] == 1:
+        return (stack[:, :, 0] @ matrix.T)[:, :, None]
+    return np.matmul(matrix, stack)
 
 
 def sum_products(left: Array, right: Array) -> Array:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import scipy.linalg
+from scipy.sparse.linalg import ArpackError, LinearOperator, eigsh
 
 from colora_theory.data import Dataset
 from colora_theory.errors import InputError
@@ -14,6 +15,8 @@ from colora_theory.linalg import Array, haar
 
 SPECTRAL: Final = ("split_half", "second_moment", "distinct_pairs")
 STARTS: Final = (*SPECTRAL, "random")
+#: From this dimension on a few eigenvectors are cheaper than a reduction of the whole matrix.
+_LARGE: Final = 150
 
 
 def leading(moment: Array, rank: int) -> Array:
@@ -22,6 +25,28 @@ def leading(moment: Array, rank: int) -> Array:
     if rank == dim:
         return np.eye(dim)
     return scipy.linalg.eigh(moment, subset_by_index=(dim - rank, dim - 1), check_finite=False)[1][:, ::-1]
+
+
+def leading_of_product(first: Array, second: Array, rank: int) -> Array:
+    """`leading` of FᵀS + SᵀF for F and S of shape (m, dim); in a large dimension without forming it.
+
+    Lanczos needs some forty products with F and S, and is as accurate as the dense eigendecomposition.
+    """
+    dim = first.shape[1]
+    if dim >= _LARGE and 20 * rank <= dim:
+
+        def matvec(z: Array) -> Array:
+            return first.T @ (second @ z) + second.T @ (first @ z)
+
+        moment = LinearOperator((dim, dim), matvec=matvec, dtype=float)
+        try:
+            generic = np.random.default_rng(0).standard_normal(dim)
+            found: Any = eigsh(moment, rank, which="LA", v0=generic)  # type: ignore[call-overload]  # stubs miss float operators
+            return np.asarray(found[1][:, ::-1], dtype=np.float64)
+        except ArpackError:  # such as a moment that is zero
+            pass
+    half = first.T @ second
+    return leading(half + half.T, rank)
 
 
 def start(data: Dataset, rank: tuple[int, int], kind: str, rng: np.random.Generator | None) -> tuple[Array, Array]:
@@ -52,8 +77,8 @@ def split_half(
         else:
             right = np.tensordot(first, second, axes=([0, 1], [0, 1]))
             v = leading(right + right.T, rank[1])
-    left = np.tensordot(first, second, axes=([0, 2], [0, 2]))
-    return leading(left + left.T, rank[0]), v
+    first, second = (half.swapaxes(1, 2).reshape(-1, data.dim_in) for half in (first, second))
+    return leading_of_product(first, second, rank[0]), v
 
 
 def second_moments(data: Dataset) -> tuple[Array, Array]:

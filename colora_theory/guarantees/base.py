@@ -66,6 +66,8 @@ class Guarantee:
     per_trial : True when the claim needs the realised data (evaluated inside the trial).
     against : for a threshold or a slope, the problem field it is about ("num_samples").
     tolerance : relative slack that the statement itself allows (a limit observed at finite depth, say).
+    recording : parameters that make an estimator record what the claim is held against; `testing` fills them in,
+        a study file names them.
 
     A guarantee about something else than a metric defines `observed(problem, truth, data, fit) -> float`, the
     number to be compared with the claim of the same trial.
@@ -84,6 +86,7 @@ class Guarantee:
     per_trial: ClassVar[bool] = False
     against: ClassVar[str] = ""
     tolerance: ClassVar[float] = 0.0
+    recording: ClassVar[dict[str, Any]] = {}
 
     @property
     def statement(self) -> str:

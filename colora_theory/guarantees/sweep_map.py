@@ -115,12 +115,6 @@ class SweepMap:
         targets = residual @ self.v if self.data.design == "regression" else residual[:, :, None]
         return -least_squares(self.features, targets)[0].reshape(self.cores.shape)
 
-    def state(self, u: Array, v: Array) -> Array:
-        """Coordinates (A, B) of nearby subspaces, shape (size,)."""
-        a = self.u_out.T @ u @ np.linalg.inv(self.u.T @ u)
-        b = self.v_out.T @ v @ np.linalg.inv(self.v.T @ v)
-        return np.concatenate([a.reshape(-1), b.reshape(-1)])
-
     def _after_cores(self, state: Array) -> tuple[Array, Array, Array]:
         """A, B and the residual of the state once the cores are solved for."""
         (d, r1), (p, r2) = self.u.shape, self.v.shape
@@ -130,15 +124,6 @@ class SweepMap:
         residual = self._respond(change)
         step = np.matmul(self.u @ self._core_step(residual), self.v.T)
         return a, b, residual + self._respond(step)
-
-    def contraction(self, state: Array, sweeps: int) -> float:
-        """Factor per sweep by which the residual norm shrinks over `sweeps` sweeps from `state`."""
-        norms = []
-        for moved in (0, sweeps):
-            for _ in range(moved):
-                state = self(state)
-            norms.append(float(np.linalg.norm(self._after_cores(state)[2])))
-        return (norms[1] / norms[0]) ** (1.0 / sweeps) if norms[0] > 0 else float("nan")
 
     def __call__(self, state: Array) -> Array:
         """One sweep of the flat state (A, B), shape (size,)."""
