@@ -212,7 +212,7 @@ def edges(values: Any) -> Any:
     return np.exp([2 * logs[0] - middle[0], *middle, 2 * logs[-1] - middle[-1]])
 
 
-def apart(values: list[float], least: float = 0.07) -> list[float]:
+def apart(values: list[float], least: float = 0.08) -> list[float]:
     """The values that are far enough from each other on a logarithmic axis for their labels, in sorted order."""
     kept = values[:1]
     for value in values[1:]:
