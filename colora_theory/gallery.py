@@ -206,7 +206,8 @@ def methods_table(file: Path, study: Study) -> str:
     for line in means.index:
         entries = []
         for cell in cells:
-            text = f"{means.loc[line, cell]:.3g} ± {errors.loc[line, cell]:.1g}"
+            mean, error = means.loc[line, cell], errors.loc[line, cell]
+            text = f"{mean:.3g} ± {error if error > 1e-9 * mean else 0.0:.1g}"  # rounding is no Monte Carlo error
             entries.append(f"**{text}**" if means[cell].idxmin() == line else text)
         out.append(f"| {line} | " + " | ".join(entries) + " |")
     return "\n".join(out)

@@ -133,6 +133,7 @@ def quiet_log(axis: Any) -> None:
 def trajectory(axes: Axes, figure: Any, tables: dict[str, pd.DataFrame]) -> None:
     """Courses over the sweeps: geometric mean over trials, band from the least to the largest; claims dashed."""
     for index, (text, rows) in enumerate(groups(tables["points"])):
+        rows = rows[rows["sweep"] > 0] if figure.log_x else rows  # a logarithmic axis has no place for the start
         colour = COLOURS[index % len(COLOURS)]
         every: Any = max(1, len(rows) // 12)
         if figure.log_x:
@@ -150,6 +151,7 @@ def trajectory(axes: Axes, figure: Any, tables: dict[str, pd.DataFrame]) -> None
     for number, name in enumerate(figure.overlay):
         table = tables[f"path:{name}"]
         for index, (_, rows) in enumerate(groups(table)):
+            rows = rows[rows["sweep"] > 0] if figure.log_x else rows
             label = claim(rows, name) if not index else "_nolegend_"
             axes.plot(
                 rows["sweep"],
@@ -210,7 +212,7 @@ def edges(values: Any) -> Any:
     return np.exp([2 * logs[0] - middle[0], *middle, 2 * logs[-1] - middle[-1]])
 
 
-def apart(values: list[float], least: float = 0.07) -> list[float]:
+def apart(values: list[float], least: float = 0.08) -> list[float]:
     """The values that are far enough from each other on a logarithmic axis for their labels, in sorted order."""
     kept = values[:1]
     for value in values[1:]:

@@ -108,7 +108,6 @@ def _row(verdict: Verdict) -> list[str]:
     low, high = verdict.interval
     interval = f"[{number(low)}, {number(high)}]" if math.isfinite(low) or math.isfinite(high) else "–"
     return [
-        _badge(verdict.status),
         str(verdict.trials),
         broken(verdict.kind, verdict.reason, verdict.violations),
         str(verdict.failures),
@@ -118,8 +117,13 @@ def _row(verdict: Verdict) -> list[str]:
     ]
 
 
-_HEAD = ("verdict", "trials", "broken in", "failed", "interval", "tightness", "evidence")
-_KINDS = ("", "number", "number", "number", "number", "number", "words")
+_HEAD = ("trials", "broken in", "failed", "interval", "tightness", "evidence")
+_KINDS = ("number", "number", "number", "number", "number", "words")
+
+
+def _name(guarantee: str) -> str:
+    """A guarantee's name that may break at its underscores, so that a narrow page shows the verdict beside it."""
+    return escape(guarantee).replace("_", "_<wbr>")
 
 
 def _verdicts(verdicts: Sequence[Verdict]) -> str:
@@ -127,23 +131,23 @@ def _verdicts(verdicts: Sequence[Verdict]) -> str:
         return "<p>The study states no guarantee.</p>"
     overall = [v for v in verdicts if not v.cell]
     cells = [v for v in verdicts if v.cell]
-    rows = [
-        [
-            f"<strong>{escape(v.guarantee)}</strong><br>{escape(v.kind)}, {escape(STANDING.get(v.kind, ''))}",
-            escape(v.estimator),
-            *_row(v),
-        ]
-        for v in overall
-    ]
-    out = table(("guarantee", "estimator", *_HEAD), rows, "Verdicts", ("", "", *_KINDS))
+    rows = []
+    for v in overall:
+        kind = ", ".join(dict.fromkeys((v.kind, STANDING.get(v.kind, v.kind))))
+        name = f"<strong>{_name(v.guarantee)}</strong><br>{escape(kind)}"
+        rows.append([name, _badge(v.status), escape(v.estimator), *_row(v)])
+    out = table(("guarantee", "verdict", "estimator", *_HEAD), rows, "Verdicts", ("", "", "", *_KINDS))
     out += (
         '<p class="soft">Tightness is claim over observation for upper bounds and predictions, observation over '
         "claim for lower bounds: 1 is tight. Intervals bound the mean, the rate of violations, or the slope.</p>"
     )
     if cells:
-        detail = [[escape(v.guarantee), escape(v.estimator), escape(v.where), *_row(v)] for v in cells[:MOST_ROWS]]
-        head = ("guarantee", "estimator", "cell", *_HEAD)
-        inner = table(head, detail, "Verdicts cell by cell", ("", "", "", *_KINDS))
+        detail = [
+            [_name(v.guarantee), _badge(v.status), escape(v.estimator), escape(v.where), *_row(v)]
+            for v in cells[:MOST_ROWS]
+        ]
+        head = ("guarantee", "verdict", "estimator", "cell", *_HEAD)
+        inner = table(head, detail, "Verdicts cell by cell", ("", "", "", "", *_KINDS))
         more = f"<p>{len(cells) - MOST_ROWS} more are left out.</p>" if len(cells) > MOST_ROWS else ""
         out += f"<details><summary>Cell by cell ({len(cells)})</summary>{inner}{more}</details>"
     return out
@@ -160,7 +164,7 @@ def _figures(results: Results, anchor: str, style: str) -> list[str]:
             "trajectory": f"Geometric mean and range of {figure.trials} trials.",
             "scatter": "One point per trial.",
             "heatmap": "Means over the trials.",
-        }.get(figure.kind, "Means with 95 % Monte Carlo intervals.")
+        }.get(figure.kind, "Means with 95\u00a0% Monte Carlo intervals.")
         caption = f"Figure {index}. {figure.title or study.title}. {shows}"
         width = round(float(re.search(r'viewBox="0 0 ([\d.]+)', svg)[1]) / 72 * 1.45, 1)  # type: ignore[index]
         wide = ' class="wide" tabindex="0"' if width > 8 else ""

@@ -186,7 +186,9 @@ def _overall(group: _Group, cells: list[Verdict], adjusted: float | None, family
     if ratios := [v.tightness for v in live if math.isfinite(v.tightness)]:
         base = replace(base, tightness=float(np.median(ratios)))
     pooled = _pooled(group, adjusted, family)
-    if pooled is not None:
+    if pooled is None and len(live) == 1:  # its evidence is all there is
+        base = replace(base, interval=live[0].interval, reason=f"{base.reason}; {live[0].reason}")
+    elif pooled is not None:
         base = replace(
             base,
             interval=pooled.interval,

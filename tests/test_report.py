@@ -13,6 +13,7 @@ from browser import Browser
 
 import colora_theory as ct
 from colora_theory import report
+from colora_theory.evidence import Verdict
 
 STUDY = """
 schema = 1
@@ -79,7 +80,7 @@ def page(run: ct.Results, tmp_path_factory: pytest.TempPathFactory) -> Path:
 class Outline(html.parser.HTMLParser):
     """Headings, ids, opened and closed elements of a page."""
 
-    VOID = ("meta", "link", "br", "path", "use", "rect", "image")
+    VOID = ("wbr", "meta", "link", "br", "path", "use", "rect", "image")
 
     def __init__(self, text: str) -> None:
         super().__init__()
@@ -133,6 +134,15 @@ def test_it_says_what_a_reader_asks(page: Path, run: ct.Results) -> None:
     failed = run.counts()[1]
     assert (f"{failed} fits failed" in text) if failed else ("No fit failed" in text)
     assert len(re.findall(r'<svg [^>]*role="img" aria-label="[^"]{40,}"', text)) == 8
+
+
+def test_the_verdict_stands_beside_the_guarantee() -> None:
+    """A narrow page shows the first two columns: the guarantee, whose long name may break, and its verdict."""
+    verdict = Verdict(guarantee="aligned_fresh_sample_evolution", status="holds", kind="prediction", estimator="e")
+    row = report._verdicts([verdict]).partition("<tbody>")[2].partition("</tbody>")[0]
+    assert "aligned_<wbr>fresh_<wbr>sample_<wbr>evolution" in row
+    assert row.index("evolution") < row.index("holds") < row.index(">e<")
+    assert row.count("prediction") == 1  # its kind and its standing are one word
 
 
 def test_the_resolved_study_reads_back_as_the_same_study(run: ct.Results) -> None:

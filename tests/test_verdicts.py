@@ -377,3 +377,17 @@ def test_noiseless_recovery_never_beats_counting(tmp_path):
     assert [got["counting", str(n)] for n in (2, 4, 5, 6, 9)] == ["holds"] * 3 + ["not applicable"] * 2
     assert [got["local_identifiability", str(n)] for n in (2, 4, 5, 6, 9)] == ["holds"] * 3 + ["vacuous"] * 2
     assert got["counting", "overall"] == "holds"
+
+
+def test_the_only_live_cell_gives_the_overall_verdict_its_evidence():
+    """All others vacuous: nothing is pooled, and what the one cell says is said overall."""
+    claim = Claim("upper", "rate", delta=0.01, trivial=1.0)
+    guarantee = ct.guarantees.get("sweep_trajectory")
+    group = verdicts._Group(guarantee, "altmin", 0.01, None)
+    for value in (1.0, 0.5):
+        group.cells.append((None, claim, Sample.of(np.full(800, 0.1), value), ""))
+    cells = [judge(claim, sample, alpha=0.01) for _, claim, sample, _ in group.cells]
+    got = verdicts._overall(group, cells, None, 1)
+    assert got.status == "holds"
+    assert "0 of 800 trials break the claim" in got.reason
+    assert got.interval == cells[1].interval

@@ -13,7 +13,7 @@ from colora_theory.estimators.altmin import AltMin
 from colora_theory.estimators.base import Estimator, Fit, register
 from colora_theory.estimators.descent import check_real
 from colora_theory.estimators.shared_model import SharedModel, rank_numbers
-from colora_theory.linalg import Array
+from colora_theory.linalg import Array, least_squares
 
 
 @register
@@ -94,7 +94,7 @@ def low_rank_changes(
 
     Regression is reduced-rank regression, solved exactly: the least-squares fit projected on the leading right
     singular vectors of its fitted values. Sensing runs alternating minimisation on every user; from a `start`
-    (k, d, p) of full rank it takes two sweeps only. `rng` splits sufficient rows and does nothing else, so that
+    (k, d, p) it takes two rounds only. `rng` splits sufficient rows and does nothing else, so that
     users do not influence each other.
     """
     model = SharedModel(data)
@@ -108,23 +108,28 @@ def low_rank_changes(
         full = bool(keep.sum(1).min() == model.d)
         message = "" if full else "a user has fewer samples than inputs; minimum-norm solutions."
         return right.swapaxes(1, 2) @ (inverse[:, :, None] * rotated), full, message
-    rules = [AltMin(rank=(rank, rank), noise_tol=1e-8)] * model.k
     if start is not None and start.any():
-        left, _, right = np.linalg.svd(start, full_matrices=False)
-        rules = [
-            AltMin(
-                rank=(rank, rank),
-                input_subspace=left[i, :, :rank],
-                output_subspace=right[i, :rank].T,
-                max_sweeps=2,
-                restarts=0,
-            )
-            for i in range(model.k)
-        ]
-    used = rng if data.sufficient else None
-    fits = [rules[i].fit(_plain(data.take(slice(i, i + 1))), used) for i in range(model.k)]
+        return two_sided_steps(model, np.linalg.svd(start)[2][:, :rank].swapaxes(1, 2)), True, ""
+    rule, used = AltMin(rank=(rank, rank), noise_tol=1e-8), rng if data.sufficient else None
+    fits = [rule.fit(_plain(data.take(slice(i, i + 1))), used) for i in range(model.k)]
     bad = [fit for fit in fits if fit.status != "converged"]
     return np.concatenate([fit.weights for fit in fits]), not bad, bad[0].message if bad else ""
+
+
+def two_sided_steps(model: SharedModel, right: Array, rounds: int = 2) -> Array:
+    """Sensing, all users at once: Δ_i = A_iB_iᵀ by least squares in A_i and B_i by turns, from B (k, p, q).
+
+    Returns Δ, shape (k, d, p). The factor that is held fixed is made orthonormal, which changes no Δ_i.
+    """
+    rank = right.shape[2]
+    x = model.x.reshape(*model.x.shape[:2], model.d, model.p)
+    for _ in range(rounds):
+        features = x @ np.linalg.qr(right)[0][:, None]
+        left = least_squares(features.reshape(*x.shape[:2], -1), model.y)[0].reshape(-1, model.d, rank)
+        left = np.linalg.qr(left)[0]
+        features = x.swapaxes(2, 3) @ left[:, None]
+        right = least_squares(features.reshape(*x.shape[:2], -1), model.y)[0].reshape(-1, model.p, rank)
+    return np.asarray(left @ right.swapaxes(1, 2), dtype=np.float64)
 
 
 def _plain(data: Dataset) -> Dataset:

@@ -186,10 +186,11 @@ def noise_level(model: SharedModel, weights: Array) -> float:
 
 
 def _rows(data: Dataset, covariates: Array, responses: Array) -> Dataset:
-    """Other rows (flat) for the users of `data`, whose responses hold no pretrained weight's predictions."""
+    """Effective rows (flat) of the users of `data`, without the pretrained weight's predictions."""
     k, m = covariates.shape[:2]
     return Dataset(
         covariates=covariates.reshape(k, m, *data.covariates.shape[2:]),
         responses=responses.reshape(k, m, *data.responses.shape[2:]),
         counts=data.counts,
+        sufficient=True,
     )

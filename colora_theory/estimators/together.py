@@ -91,18 +91,13 @@ class SharedPlusPersonal(Estimator):
     ) -> Array:
         """Return the next D_i, shape (k, d, p), for the shared part U C_i Vᵀ; `settled` after the first sweeps."""
 
-    def first_personal(self, model: SharedModel, data: Dataset) -> Array:
-        """Personal parts to begin with, shape (k, d, p): none."""
-        return np.zeros((model.k, model.d, model.p))
-
     def fit(self, data: Dataset, rng: np.random.Generator | None = None) -> Fit:
         """Estimate shared and personal parts; `rng` splits sufficient rows."""
         rank = resolve_rank(self.rank, data)
         u, v = start(equal_voices(data), rank, "split_half", rng)
         model = SharedModel(data)
         responses = model.y
-        shared = np.zeros((model.k, model.d, model.p))
-        personal = self.first_personal(model, data)
+        shared = personal = np.zeros((model.k, model.d, model.p))
         converged = False
         moves: list[float] = []
         objectives: list[float] = []
