@@ -53,8 +53,8 @@ def log_log_slope(x: Any, y: Any, y_error: Any, level: float = LEVEL) -> tuple[f
     (-1.0, True)
     """
     x, y, error = (np.asarray(a, float) for a in (x, y, y_error))
-    if len(x) < 2 or (x <= 0).any() or (y <= 0).any():
-        raise InputError(f"a log-log slope needs at least two positive points, got x = {x}, y = {y}.")
+    if len(np.unique(x)) < 2 or not ((x > 0) & (y > 0)).all():
+        raise InputError(f"a log-log slope needs at least two different positive points, got x = {x}, y = {y}.")
     weight = (y / np.maximum(error, 1e-300)) ** 2
     weight = np.minimum(weight, 1e30)
     centred = np.log(x) - np.average(np.log(x), weights=weight)

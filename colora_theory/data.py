@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from colora_theory.errors import InputError
+from colora_theory.errors import InputError, expect
 from colora_theory.linalg import Array, bartlett
 from colora_theory.problem import Problem
 from colora_theory.truth import Truth
@@ -27,6 +27,8 @@ class Dataset:
     counts : samples behind each user's rows, shape (num_users,). With sufficient rows m does not grow with them.
     pretrained : known weight W_0, shape (dim_in, dim_out); None means zero.
     sufficient : whether the rows are sufficient statistics instead of samples.
+
+    Raises InputError for shapes that do not fit together; every fit refuses numbers that are not finite.
     """
 
     covariates: Array
@@ -34,6 +36,26 @@ class Dataset:
     counts: NDArray[np.int64]
     pretrained: Array | None = None
     sufficient: bool = False
+
+    def __post_init__(self) -> None:
+        for name in ("covariates", "responses", "counts"):
+            expect(name, getattr(self, name), np.ndarray, "Dataset.from_arrays takes lists of users' arrays")
+        x, y, n = np.shape(self.covariates), np.shape(self.responses), np.shape(self.counts)
+        if not (len(x) in (3, 4) and 0 not in (x[0], *x[2:])):
+            raise InputError(
+                "covariates must have shape (num_users, m, dim_in) or (num_users, m, dim_in, dim_out), all but m "
+                f"at least 1, got {x}."
+            )
+        if y[:2] != x[:2] or len(y) != (3 if len(x) == 3 else 2) or 0 in y[2:]:
+            allowed = f"({x[0]}, {x[1]}, dim_out)" if len(x) == 3 else f"({x[0]}, {x[1]})"
+            raise InputError(f"responses must have shape {allowed} to match the covariates, got {y}.")
+        if n != x[:1] or self.counts.min() < 0 or (not self.sufficient and self.counts.max() > x[1]):
+            most = "" if self.sufficient else f" and {x[1]}, the rows that are there"
+            raise InputError(f"counts must be {x[0]} numbers from 0{most}, got {self.counts.tolist()}.")
+        if self.pretrained is not None and np.shape(self.pretrained) != (self.dim_in, self.dim_out):
+            raise InputError(
+                f"pretrained must have shape {(self.dim_in, self.dim_out)}, got {np.shape(self.pretrained)}."
+            )
 
     @property
     def design(self) -> str:
@@ -71,6 +93,8 @@ class Dataset:
 
         Raises InputError, naming the user, for shapes that do not fit and for values that are not finite.
         """
+        for name, value in (("covariates", covariates), ("responses", responses)):
+            expect(name, value, (Sequence, np.ndarray), "give a list with one array per user")
         if len(covariates) == 0:
             raise InputError("covariates must hold at least one user's array, got none.")
         if len(covariates) != len(responses):
@@ -94,9 +118,9 @@ class Dataset:
                     f"covariates of user {i} must have shape (n, {', '.join(map(str, shape))}) like user 0's, "
                     f"got {x.shape}."
                 )
-            if y.shape != (len(x), *ys[0].shape[1:]) or (sensing and y.ndim != 1):
+            if y.shape != (len(x), *ys[0].shape[1:]) or y.ndim != (1 if sensing else 2):
                 raise InputError(
-                    f"responses of user {i} must have shape {(len(x), *ys[0].shape[1:])} to match the covariates "
+                    f"responses of user {i} must have shape {(len(x), *ys[0].shape[1:2])} to match the covariates "
                     f"(sensing: one number per row), got {y.shape}."
                 )
         counts = np.array([len(x) for x in xs], dtype=np.int64)
@@ -108,13 +132,9 @@ class Dataset:
             block[i, : len(x)], answers[i, : len(y)] = x, y
         if answers.ndim == 3 and answers.shape[2] == 0:
             raise InputError("responses must have at least one output, got dim_out = 0.")
-        dim_out = shape[1] if sensing else answers.shape[2]
-        w0 = None
-        if pretrained is not None:
-            w0 = _finite("pretrained", None, pretrained)
-            w0 = w0[:, None] if w0.ndim == 1 else w0
-            if w0.shape != (shape[0], dim_out):
-                raise InputError(f"pretrained must have shape {(shape[0], dim_out)}, got {w0.shape}.")
+        w0 = None if pretrained is None else _finite("pretrained", None, pretrained)
+        if w0 is not None and w0.ndim == 1:
+            w0 = w0[:, None]
         return cls(covariates=block, responses=answers, counts=counts, pretrained=w0)
 
     def residual_responses(self) -> Array:
@@ -131,6 +151,8 @@ class Dataset:
         F_j = G_j R⁻¹, G_j the triangular factors of independent Gaussian matrices with n_j rows and
         RᵀR = Σ G_jᵀG_j; only this needs `rng`.
         """
+        if isinstance(parts, bool) or not isinstance(parts, int) or parts < 1:
+            raise InputError(f"parts must be an integer ≥ 1, got {parts!r}.")
         if not self.sufficient:
             rows = [slice(j, None, parts) for j in range(parts)]
             return [
@@ -169,6 +191,10 @@ class Dataset:
 
     def take(self, users: Any) -> Dataset:
         """Return the data of some users (indices, slice or mask)."""
+        try:
+            self.counts[users]
+        except IndexError:
+            raise InputError(f"users must lie between 0 and {self.num_users - 1}, got {users!r}.") from None
         return Dataset(
             covariates=self.covariates[users],
             responses=self.responses[users],
@@ -188,11 +214,23 @@ def predict(covariates: Array, weights: Array) -> Array:
 
 
 def _finite(what: str, user: int | None, value: Any) -> Array:
-    where = what if user is None else f"{what} of user {user}"
+    return numbers(what if user is None else f"{what} of user {user}", value)
+
+
+def numbers(where: str, value: Any) -> Array:
+    """Return `value` as an array of finite real numbers; raise InputError for whatever else it is."""
+    if np.ma.is_masked(value):
+        raise InputError(
+            f"{where} must be complete, got an array with masked entries; remove or impute those rows."
+        )
     try:
-        array = np.asarray(value, dtype=float)
-    except (TypeError, ValueError):
-        raise InputError(f"{where} must be an array of numbers, got {type(value).__name__}.") from None
+        raw = np.asarray(value)
+        if raw.dtype.kind not in "biufO":
+            raise TypeError
+        array = np.asarray(raw, dtype=float)
+    except (TypeError, ValueError, OverflowError):
+        kind = type(value).__name__ + (f" of {value.dtype}" if isinstance(value, np.ndarray) else "")
+        raise InputError(f"{where} must be an array of numbers, got {kind}.") from None
     if array.ndim == 0:
         raise InputError(f"{where} must be an array, got the single value {value!r}.")
     if not np.isfinite(array).all():
@@ -215,7 +253,16 @@ def covariance_factor(problem: Problem) -> Array | None:
 
 
 def sample_data(problem: Problem, truth: Truth, rng: np.random.Generator) -> Dataset:
-    """Draw covariates and responses for `truth` under `problem`'s design, sampling and noise."""
+    """Draw covariates and responses for `truth` under `problem`'s design, sampling and noise.
+
+    Raises InputError for a truth of another problem's shape, and for other things than these three.
+    """
+    expect("problem", problem, Problem, "build one with ct.Problem(num_users=..., ...)")
+    expect("truth", truth, Truth, "draw one with ct.sample_truth(problem, rng)")
+    expect("rng", rng, np.random.Generator, "use np.random.default_rng(seed)")
+    needed, got = (problem.num_users, problem.dim_in, problem.dim_out), truth.weights.shape
+    if got != needed:
+        raise InputError(f"truth must have weights of shape {needed} like the problem, got {got}.")
     counts = np.array(problem.counts, dtype=np.int64)
     draw = _sufficient if problem.sampling == "sufficient" else _rows
     covariates, responses = draw(problem, truth, counts, rng)

@@ -14,6 +14,19 @@ class EngineError(RuntimeError):
     """The machinery that computes is gone (not merely one worker); what is stored stays stored."""
 
 
+def expect(name: str, value: object, kind: type | tuple[type, ...], advice: str) -> None:
+    """Refuse a `value` that is not of the `kind`; `advice` says what to do.
+
+    >>> expect("data", [1, 2], dict, "name the columns")
+    Traceback (most recent call last):
+    colora_theory.errors.InputError: data must be a dict, got list; name the columns.
+    """
+    if not isinstance(value, kind):
+        kinds = kind if isinstance(kind, tuple) else (kind,)
+        allowed = " or ".join("None" if k is type(None) else k.__name__ for k in kinds)
+        raise InputError(f"{name} must be a {allowed}, got {type(value).__name__}; {advice}.")
+
+
 def nearest(name: str, allowed: Iterable[str]) -> str:
     """Return a hint naming the allowed word closest to `name`, or listing all of them.
 

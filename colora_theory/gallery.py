@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from colora_theory import guarantees
-from colora_theory.errors import InputError
+from colora_theory.errors import InputError, nearest
 from colora_theory.plots import draw, stems
 from colora_theory.report import broken
 from colora_theory.results import Results
@@ -44,12 +44,22 @@ def reproduce_all(
     only: Sequence[str] = (),
     tell: Callable[[str], None] = print,
 ) -> list[Results]:
-    """Run every study of `folder` (and every script beside them), draw into `figures`; return the results."""
+    """Run every study of `folder` (and every script beside them), draw into `figures`; return the results.
+
+    Raises InputError, before any work, for unknown names in `only` and for studies without a figure.
+    """
+    names = [file.stem for file in (*studies(folder), *folder.glob("*.py"))]
+    for name in only:
+        if name not in names:
+            raise InputError(f"--only takes names of studies in {folder}, got {name!r}; {nearest(name, names)}")
+    chosen = {
+        file: Study.from_toml(file, quick=quick) for file in studies(folder) if not only or file.stem in only
+    }
+    for file, study in chosen.items():
+        if not study.figures:
+            raise InputError(f"{file} asks for no figure, which the gallery shows; add a [[figure]] to it.")
     done = []
-    for file in studies(folder):
-        if only and file.stem not in only:
-            continue
-        study = Study.from_toml(file, quick=quick)
+    for file, study in chosen.items():
         before = _seconds(out / study.name)
         start = time.perf_counter()
         results = run(study, out / study.name, n_jobs=jobs, quiet=True)
@@ -173,6 +183,8 @@ def studies_table(folder: Path, figures: Path, gallery: str) -> str:
 def _told(file: Path, figures: Path) -> tuple[Study, dict[str, Any]]:
     """A study and its outcome, from the manifest beside its first figure."""
     study = Study.from_toml(file)
+    if not study.figures:
+        raise InputError(f"{file} asks for no figure, which the gallery shows; add a [[figure]] to it.")
     manifest = figures / f"{stems(study)[0]}.json"
     entries = json.loads(manifest.read_text(encoding="utf-8")) if manifest.exists() else {}
     if "outcome" not in entries:

@@ -8,6 +8,8 @@ from typing import Final, NamedTuple, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from colora_theory.errors import InputError
+
 Array: TypeAlias = NDArray[np.float64]
 
 #: Above this condition number of a Gram matrix a user's least squares goes through the SVD instead.
@@ -31,7 +33,14 @@ def orthonormal(matrix: Array) -> Array:
 
 def _missed(estimate: Array, target: Array) -> Array:
     """Part of the target subspace outside the estimated one; exact down to rounding, unlike an inverse cosine."""
-    e, t = orthonormal(np.asarray(estimate, float)), orthonormal(np.asarray(target, float))
+    estimate, target = np.asarray(estimate, float), np.asarray(target, float)
+    if estimate.ndim != 2 or target.ndim != 2 or len(estimate) != len(target):
+        raise InputError(
+            f"subspaces must be matrices with equally many rows, got shapes {estimate.shape} and {target.shape}."
+        )
+    if not (np.isfinite(estimate).all() and np.isfinite(target).all()):
+        raise InputError("subspaces must be finite, got NaN or infinity.")
+    e, t = orthonormal(estimate), orthonormal(target)
     outside = t - e @ (e.T @ t)
     return outside - e @ (e.T @ outside)
 

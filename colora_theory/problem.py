@@ -101,7 +101,7 @@ class Problem:
         self._check_rank()
         for name, low, high in (
             ("noise_std", 0.0, math.inf),
-            ("condition_number", 1.0, math.inf),
+            ("condition_number", 1.0, 1e7),  # its square is the condition of a matrix in double precision
             ("signal_norm", 0.0, math.inf),
             ("pretrained_norm", 0.0, math.inf),
             ("similarity_angle", 0.0, math.pi / 2),
@@ -111,6 +111,8 @@ class Problem:
             ("intercept_std", 0.0, math.inf),
         ):
             self._set(name, _real(name, getattr(self, name), low, high))
+            if name.endswith(("_std", "_norm")):
+                _square_exists(name, getattr(self, name))
         if self.incoherence is not None:
             self._set("incoherence", _real("incoherence", self.incoherence, 1.0, float(self.num_users)))
         self._check_covariates()
@@ -302,6 +304,12 @@ def _real(name: str, value: object, low: float, high: float) -> float:
     if not math.isfinite(number) or not low <= number <= high:
         raise InputError(f"{name} must be a finite number between {low:g} and {high:g}, got {number:g}.")
     return number
+
+
+def _square_exists(name: str, value: float) -> None:
+    """Errors are squared: beyond these sizes they would be zero or infinite without being so."""
+    if value and not 1e-150 <= value <= 1e150:
+        raise InputError(f"{name} must be 0 or between 1e-150 and 1e150, got {value:g}; choose other units.")
 
 
 def _counts(value: Any, num_users: int) -> int | tuple[int, ...]:

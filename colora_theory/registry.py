@@ -34,11 +34,18 @@ class Registry(Generic[T]):
     def _load(self) -> None:
         if self._loaded:
             return
-        self._loaded = True
+        self._loaded = True  # set first: modules ask for names while they are imported
         for module in pkgutil.iter_modules(importlib.import_module(self._package).__path__):
             importlib.import_module(f"{self._package}.{module.name}")
         for plugin in entry_points(group=self._package):
-            plugin.load()
+            try:
+                plugin.load()
+            except Exception as error:
+                self._loaded = False
+                raise InputError(
+                    f"the plugin {plugin.name!r} cannot be loaded ({type(error).__name__}: "
+                    f"{' '.join(str(error).split())}); mend or uninstall it."
+                ) from error
 
     def names(self) -> list[str]:
         """Return all registered names in alphabetical order."""
@@ -48,8 +55,8 @@ class Registry(Generic[T]):
     def get(self, name: str) -> T:
         """Return the object registered as `name`; raise InputError with the nearest name otherwise."""
         self._load()
-        if name not in self._items:
-            raise InputError(f"unknown {self._noun} {name!r}; {nearest(name, self._items)}")
+        if not isinstance(name, str) or name not in self._items:
+            raise InputError(f"unknown {self._noun} {name!r}; {nearest(str(name), self._items)}")
         return self._items[name]
 
     def all(self) -> list[T]:

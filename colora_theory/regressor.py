@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from colora_theory.data import Dataset
+from colora_theory.data import Dataset, numbers
 from colora_theory.errors import InputError
 from colora_theory.estimators import get
 from colora_theory.linalg import Array, minimum_norm
@@ -108,10 +108,14 @@ class CoLoRARegressor:
             [x[r] - m for r, m in zip(rows, means_x, strict=True)],
             [flat[r] - m for r, m in zip(rows, means_y, strict=True)],
         )
-        estimate = get(self.method).from_params(rank=self.rank).fit(data, np.random.default_rng(self.random_state))
-        assert estimate.input_subspace is not None
-        assert estimate.output_subspace is not None
-        assert estimate.cores is not None
+        seed = self.random_state
+        if isinstance(seed, bool) or not isinstance(seed, int | np.integer) or seed < 0:
+            raise InputError(f"random_state must be a non-negative integer, got {seed!r}.")
+        estimate = get(self.method).from_params(rank=self.rank).fit(data, np.random.default_rng(seed))
+        if estimate.input_subspace is None or estimate.output_subspace is None or estimate.cores is None:
+            raise InputError(
+                f"method must be one that learns shared subspaces, such as altmin, got {self.method!r}."
+            )
         self.input_subspace_, self.output_subspace_ = estimate.input_subspace, estimate.output_subspace
         self.cores_, self.coef_ = estimate.cores, estimate.weights
         self.rank_ = self.cores_.shape[1:]
@@ -177,8 +181,10 @@ class CoLoRARegressor:
 
     def score(self, X: ArrayLike, y: ArrayLike, groups: ArrayLike | None = None) -> float:
         """Coefficient of determination R² of the predictions (mean over outputs)."""
-        truth = np.asarray(y, dtype=float)
-        residual = ((truth - self.predict(X, groups)) ** 2).sum(0)
+        truth, predicted = numbers("y", y), self.predict(X, groups)
+        if truth.shape != predicted.shape:
+            raise InputError(f"y must have shape {predicted.shape} like the predictions, got {truth.shape}.")
+        residual = ((truth - predicted) ** 2).sum(0)
         total = ((truth - truth.mean(0)) ** 2).sum(0)
         return float(np.mean(1.0 - residual / np.where(total > 0, total, 1.0)))
 
@@ -189,17 +195,17 @@ class CoLoRARegressor:
         labels = np.asarray(groups)
         if labels.shape != (rows,):
             raise InputError(f"groups must have shape ({rows},), one label per row, got {labels.shape}.")
-        return list(labels.tolist())
+        found = list(labels.tolist())
+        if any(label is None or label != label for label in found):
+            raise InputError("groups must name a user in every row, got a missing label; remove those rows.")
+        return found
 
     @staticmethod
     def _check(X: Any, y: Any = None) -> tuple[Array, Array]:
         """Validate a table and its responses, with scikit-learn's own words where it prescribes them."""
         if hasattr(X, "tocsr"):
             raise TypeError("X must be a dense array, got a sparse matrix; use X.toarray().")
-        raw = np.asarray(X)
-        if np.iscomplexobj(raw):
-            raise InputError("Complex data not supported")
-        x = np.asarray(raw, dtype=float)
+        x = _floats("X", X)
         if x.ndim != 2:
             raise InputError(f"Expected 2D array, got {x.ndim}D array instead. Reshape your data.")
         if x.shape[0] == 0:
@@ -210,15 +216,27 @@ class CoLoRARegressor:
             raise InputError("X must be finite, got NaN or infinity (inf); remove or impute those rows.")
         if y is None:
             return x, np.empty(0)
-        target = np.asarray(y)
-        if np.iscomplexobj(target):
-            raise InputError("Complex data not supported")
-        target = np.asarray(target, dtype=float)
+        target = _floats("y", y)
         if target.ndim not in (1, 2) or len(target) != len(x):
             raise InputError(f"y must have one row per row of X ({len(x)}), got shape {target.shape}.")
         if not np.isfinite(target).all():
             raise InputError("y must be finite, got NaN or infinity (inf); remove those rows.")
         return x, target
+
+
+def _floats(name: str, value: Any) -> Array:
+    """`value` as floats, whatever their shape and whether finite or not."""
+    if np.ma.is_masked(value):
+        raise InputError(f"{name} must be complete, got masked entries; remove or impute those rows.")
+    raw = np.asarray(value)
+    if np.iscomplexobj(raw):
+        raise InputError("Complex data not supported")
+    if raw.dtype.kind not in "biufO":
+        raise InputError(f"{name} must be an array of numbers, got one of {raw.dtype}.")
+    try:
+        return np.asarray(raw, dtype=float)
+    except (ValueError, OverflowError):
+        raise InputError(f"{name} must be an array of numbers, got {type(value).__name__}.") from None
 
 
 def _not_fitted() -> Exception:

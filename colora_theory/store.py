@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Final
 
-from colora_theory.errors import InputError
+from colora_theory.errors import InputError, expect
 
 if TYPE_CHECKING:
     from colora_theory.study import Study
@@ -54,6 +54,7 @@ def quoted(name: str) -> str:
 
 def locate(path: str | Path) -> Path:
     """Return the store file of a run folder, or the file itself; raise InputError if there is none."""
+    expect("path", path, (str, Path), "give the folder of a run")
     path = Path(path)
     file = path / FILE if path.is_dir() else path
     if not file.is_file():
@@ -67,6 +68,7 @@ def connect(file: Path, *, write: bool = False) -> sqlite3.Connection:
         connection = _open(file, "rw" if write else "ro")
         application = connection.execute("PRAGMA application_id").fetchone()[0]
         version = connection.execute("PRAGMA user_version").fetchone()[0]
+        tables = {row[0] for row in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
     except sqlite3.Error as error:
         raise InputError(f"{file} cannot be opened as a store of results: {error}.") from None
     if application != APPLICATION_ID:
@@ -78,6 +80,9 @@ def connect(file: Path, *, write: bool = False) -> sqlite3.Connection:
             f"{file} has store version {version}, this colora_theory reads version {VERSION}; "
             "open it with the version that wrote it (see its manifest)."
         )
+    if missing := {"meta", "cell", "estimator", "tally", "trial"} - tables:
+        connection.close()
+        raise InputError(f"{file} is damaged: it has no table {min(missing)!r}; restore it, or run again.")
     return connection
 
 
@@ -99,7 +104,12 @@ def _open(file: Path, mode: str) -> sqlite3.Connection:
 def meta(connection: sqlite3.Connection, key: str) -> Any:
     """Return one entry of the store's description, or None."""
     row = connection.execute("SELECT value FROM meta WHERE key = ?", (key,)).fetchone()
-    return None if row is None else json.loads(row[0])
+    try:
+        return None if row is None else json.loads(row[0])
+    except ValueError:
+        raise InputError(
+            f"the store is damaged: its entry {key!r} is not JSON; restore it, or run again."
+        ) from None
 
 
 def value_columns(connection: sqlite3.Connection) -> list[str]:

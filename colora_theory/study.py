@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from colora_theory import estimators, guarantees, metrics
-from colora_theory.errors import InputError, nearest
+from colora_theory.errors import InputError, expect, nearest
 from colora_theory.guarantees import Guarantee
 from colora_theory.overrides import overridden, parse_overrides, read_text
 from colora_theory.problem import Problem
@@ -110,6 +110,7 @@ class Study:
 
         Raises InputError, naming the file, for anything that is not a valid study.
         """
+        expect("path", path, (str, Path), "give the path of a study file")
         text = read_text(Path(path))
         try:
             raw = tomllib.loads(text)
@@ -132,6 +133,7 @@ class Study:
         """Build a study from the nested tables of a study file; raise InputError if anything is wrong."""
         from colora_theory.schema import parse
 
+        expect("a study", raw, Mapping, "give the nested tables of a study file, or use Study.from_toml")
         sets = parse_overrides(overrides)
         table = parse(overridden(raw, sets))
         small = overridden(raw, {**_quick_overrides(table), **sets})  # --set beats quick beats the file

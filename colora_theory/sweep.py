@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from colora_theory import memory
 from colora_theory.agenda import Agenda, Chunk, Shard
-from colora_theory.errors import InputError
+from colora_theory.errors import InputError, expect
 from colora_theory.manifest import manifest
 from colora_theory.progress import Progress
 from colora_theory.results import Results
@@ -51,6 +51,7 @@ def run(
     Results do not depend on n_jobs, shard or backend, nor on interruptions. On KeyboardInterrupt everything
     finished is stored, and the same call resumes. Raises InputError before any work for what cannot be run.
     """
+    expect("study", study, Study, "read one with ct.Study.from_toml(path)")
     part = _shard(shard)
     workers = _workers(n_jobs, backend)
     if backend != "dask":
@@ -177,6 +178,8 @@ def _about(study: Study, folder: Path, accept_version: bool) -> dict[str, Any]:
         old = {key: meta(connection, key) for key in ("identity", "cells", "manifest")}
     finally:
         connection.close()
+    if None in old.values():
+        raise InputError(f"{folder} does not say which study it belongs to; it is damaged. Choose another --out.")
     changes = differences(old["identity"], about["identity"], grown=set(old["cells"]) <= set(about["cells"]))
     if changes:
         raise InputError(

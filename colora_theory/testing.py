@@ -123,8 +123,10 @@ def assert_holds(
 
     The others are those of `assert_guarantee`.
     """
+    if not callable(claim):
+        raise InputError(f"claim must be a function of a Problem, got {claim!r}; give lambda problem: ....")
     if side not in ("upper", "lower", "equality"):
-        raise InputError(f"side must be upper, lower or equality, got {side!r}; {nearest(side, _SIDES)}")
+        raise InputError(f"side must be upper, lower or equality, got {side!r}; {nearest(str(side), _SIDES)}")
     if delta is not None and not 0 <= delta < 1:
         raise InputError(f"delta must be a share in [0, 1), got {delta!r}.")
     if expectation is None:

@@ -8,7 +8,7 @@ from functools import cached_property
 
 import numpy as np
 
-from colora_theory.errors import InputError
+from colora_theory.errors import InputError, expect
 from colora_theory.linalg import Array, haar
 from colora_theory.problem import Problem
 
@@ -50,7 +50,12 @@ class Truth:
 
 
 def sample_truth(problem: Problem, rng: np.random.Generator) -> Truth:
-    """Draw subspaces (Haar), cores and whatever else `problem` asks for."""
+    """Draw subspaces (Haar), cores and whatever else `problem` asks for.
+
+    Raises InputError for orthogonal cores that do not exist, and for other things than a Problem and a Generator.
+    """
+    expect("problem", problem, Problem, "build one with ct.Problem(num_users=..., ...)")
+    expect("rng", rng, np.random.Generator, "use np.random.default_rng(seed)")
     d, p = problem.dim_in, problem.dim_out
     u, v = haar(rng, d, problem.rank_in), haar(rng, p, problem.rank_out)
     cores = _cores(problem, rng)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from colora_theory.errors import expect
 from colora_theory.evidence import (
     ALPHA,
     STATUSES,
@@ -75,6 +76,9 @@ class _Group:
 
 def check(results: Results) -> list[Verdict]:
     """Return the verdicts of all guarantees of the study: for each estimator overall, then cell by cell."""
+    from colora_theory.results import Results
+
+    expect("results", results, Results, "open them with ct.Results.open(path)")
     groups = list(_groups(results))
     slots = [(g, i) for g in groups if not is_scaling(g.guarantee) for i in range(len(g.cells))]
     p_values: dict[tuple[int, int], float] = {}

@@ -46,8 +46,10 @@ def open_pool(backend: str, n_jobs: int, scheduler: str | None) -> Pool:
     if scheduler is not None and backend != "dask":
         raise InputError(f"--scheduler needs --backend dask, got --backend {backend}.")
     if backend == "dask":
-        if not scheduler:
-            raise InputError("--backend dask needs --scheduler ADDRESS, for example tcp://127.0.0.1:8786.")
+        if not scheduler or "://" not in scheduler:
+            raise InputError(
+                f"--backend dask needs --scheduler ADDRESS, for example tcp://127.0.0.1:8786, got {scheduler!r}."
+            )
         return DaskPool(scheduler)
     return InlinePool() if backend == "inline" else LokyPool(n_jobs)
 

@@ -78,3 +78,28 @@ def test_success_needs_both_subspaces() -> None:
     )
     assert metrics.success(p, truth, half) == 0.0
     assert metrics.success(p.replace(noise_std=100.0), truth, half) == 1.0  # within the noise level
+
+
+def test_fitted_intercepts_are_compared_with_the_true_ones() -> None:
+    p = ct.Problem(num_users=3, num_samples=9, dim_in=4, rank=2, intercept_std=1.0)
+    truth, _ = draw(p, 1)
+    assert truth.intercepts is not None
+    fit = Fit(status="converged", dense=truth.changes, intercepts=truth.intercepts + 0.5)
+    assert metrics.prediction_risk(p, truth, fit) == pytest.approx(3 * 0.25)
+
+
+def test_success_with_noise_allows_three_times_the_large_sample_level_and_no_more() -> None:
+    """One direction of five, energy n Σ‖c_i‖²: level σ √(4/(n Σ‖c_i‖²)); either subspace can fail alone."""
+    p = ct.Problem(num_users=4, num_samples=25, dim_in=5, dim_out=5, rank=1, noise_std=0.3)
+    truth, _ = draw(p, 2)
+    level = 0.3 * math.sqrt(4 / (25 * float((truth.cores**2).sum())))
+    u, v = truth.input_subspace, truth.output_subspace
+
+    def tilted(frame: np.ndarray, sine: float) -> np.ndarray:
+        outside = np.linalg.svd(frame)[0][:, 1:2]
+        return math.sqrt(1 - sine**2) * frame + sine * outside
+
+    for factor, found in ((2.9, 1.0), (3.1, 0.0)):
+        for pair in ((tilted(u, factor * level), v), (u, tilted(v, factor * level))):
+            fit = Fit(status="converged", dense=truth.changes, input_subspace=pair[0], output_subspace=pair[1])
+            assert metrics.success(p, truth, fit) == found

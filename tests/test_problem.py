@@ -111,3 +111,18 @@ def test_replace_validates_again_and_names_unknown_fields() -> None:
     assert problem.replace(covariates="gaussian").covariate_parameter is None
     with pytest.raises(InputError, match="did you mean 'num_users'"):
         problem.replace(num_user=3)
+
+
+def test_the_largest_possible_values_are_allowed() -> None:
+    """Each bound is the last allowed value, and one beyond it is refused."""
+    for fields, name, most in (
+        ({"num_users": 3, "num_samples": 9, "dim_in": 8, "rank": 3}, "rank", 3),
+        ({"num_users": 30, "num_samples": 9, "dim_in": 4, "rank": 4}, "rank", 4),
+        ({"num_users": 9, "num_samples": 9, "dim_in": 6, "rank": 3, "similarity_angle": 0.1}, "rank", 3),
+    ):
+        assert Problem(**{**fields, name: most}).rank_in == most
+        with pytest.raises(InputError):
+            Problem(**{**fields, name: most + 1})
+    Problem(num_users=2, num_samples=6, dim_in=6, rank=1, sampling="sufficient")
+    with pytest.raises(InputError, match="needs num_samples ≥ 6"):
+        Problem(num_users=2, num_samples=5, dim_in=6, rank=1, sampling="sufficient")

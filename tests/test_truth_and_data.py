@@ -176,9 +176,10 @@ def _forms(data: ct.Dataset) -> np.ndarray:
 
 def test_split_parts_add_up(shape: dict[str, object]) -> None:
     for sampling in ("rows", "sufficient"):
-        p = ct.Problem(**{**shape, "num_samples": 60}, sampling=sampling, noise_std=0.3)
+        p = ct.Problem(**{**shape, "num_samples": 62}, sampling=sampling, noise_std=0.3)
         _, data = draw(p, 4)
         parts = data.split(3, np.random.default_rng(0))
+        assert [part.counts[0] for part in parts] == [21, 21, 20]
         assert sum(part.counts for part in parts).tolist() == data.counts.tolist()
         np.testing.assert_allclose(sum(_forms(part) for part in parts), _forms(data), rtol=1e-9, atol=1e-9)
 

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from colora_theory.data import Dataset
-from colora_theory.errors import InputError, nearest
+from colora_theory.errors import InputError, expect, nearest
 from colora_theory.estimators.span import missing_directions
 from colora_theory.estimators.units import ORDINARY, exponents, in_units, refuse_infinite
 from colora_theory.registry import Registry
@@ -129,11 +129,14 @@ class Estimator:
     @classmethod
     def from_params(cls, **params: Any) -> Estimator:
         """Construct, refusing unknown parameters with the nearest valid name."""
-        for name in params:
+        yes_or_no = {f.name for f in dataclasses.fields(cls) if f.type in (bool, "bool")}
+        for name, value in params.items():
             if name not in cls.parameters():
                 raise InputError(
                     f"estimator {cls.name!r} has no parameter {name!r}; {nearest(name, cls.parameters())}"
                 )
+            if name in yes_or_no and not isinstance(value, bool):
+                raise InputError(f"{name} must be true or false, got {value!r}.")
         return cls(**params)
 
     @classmethod
@@ -152,12 +155,8 @@ def _guarded(fit: FitMethod) -> FitMethod:
 
     @functools.wraps(fit)
     def guarded(self: Any, data: Dataset, rng: np.random.Generator | None = None) -> Fit:
-        if not isinstance(data, Dataset):
-            raise InputError(f"data must be a Dataset, got {type(data).__name__}; see Dataset.from_arrays.")
-        if not (rng is None or isinstance(rng, np.random.Generator)):
-            raise InputError(
-                f"rng must be a numpy Generator or None, got {type(rng).__name__}; use default_rng(seed)."
-            )
+        expect("data", data, Dataset, "see Dataset.from_arrays")
+        expect("rng", rng, (np.random.Generator, type(None)), "use np.random.default_rng(seed)")
         e, f = exponents(data)
         if not self.equivariant and e != f:
             if abs(f - e) > ORDINARY:

@@ -7,7 +7,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from colora_theory.data import Dataset
+from colora_theory.data import Dataset, numbers
 from colora_theory.errors import InputError
 from colora_theory.estimators.base import Estimator, Fit, register
 from colora_theory.estimators.shared_model import SharedModel, given_start
@@ -70,8 +70,8 @@ class OracleSubspace(Estimator):
         """Fit the cores in the given subspaces; draws nothing."""
         if self.input_subspace is None:
             raise InputError("oracle_subspace needs input_subspace (and output_subspace); pass the known ones.")
-        u, v = (np.asarray(self.input_subspace, float), self.output_subspace)
-        v = np.eye(data.dim_out) if v is None else np.asarray(v, float)
+        u, v = numbers("input_subspace", self.input_subspace), self.output_subspace
+        v = np.eye(data.dim_out) if v is None else numbers("output_subspace", v)
         if u.ndim != 2 or v.ndim != 2:
             raise InputError(
                 f"input_subspace and output_subspace must be matrices, got {u.ndim} and {v.ndim} axes."

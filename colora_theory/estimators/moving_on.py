@@ -8,7 +8,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from colora_theory.data import Dataset, predict
+from colora_theory.data import Dataset, numbers, predict
 from colora_theory.errors import InputError, nearest
 from colora_theory.estimators.alone import Ridge
 from colora_theory.estimators.base import Estimator, Fit, register
@@ -54,8 +54,8 @@ class Transfer(Estimator):
         """Estimate all users' cores in the frozen subspaces; `rng` serves the source users' fit."""
         status, message = "converged", ""
         if self.input_subspace is not None:
-            u = np.asarray(self.input_subspace, dtype=float)
-            v = None if self.output_subspace is None else np.asarray(self.output_subspace, dtype=float)
+            u = numbers("input_subspace", self.input_subspace)
+            v = None if self.output_subspace is None else numbers("output_subspace", self.output_subspace)
             rank = u.shape[-1], data.dim_out if v is None else v.shape[-1]
             u, v = given_start(u, v, rank, data)
         else:

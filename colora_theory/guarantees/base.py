@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import inspect
 import math
 from dataclasses import dataclass
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from colora_theory.errors import InputError, nearest
+from colora_theory.errors import InputError, expect, nearest
 from colora_theory.problem import Problem
 from colora_theory.registry import Registry
 
@@ -155,6 +156,7 @@ class Guarantee:
         `value(problem, num_users=np.arange(5, 200))`: an array of their broadcast shape. Where a hypothesis
         fails the value is NaN: outside its hypotheses a theorem claims nothing.
         """
+        expect("problem", problem, Problem, "build one with ct.Problem(num_users=..., ...)")
         if fields:
             return self._grid(problem, fields)
         if not self.applies(problem):
@@ -165,6 +167,10 @@ class Guarantee:
         return float(self.formula(problem))
 
     def _grid(self, problem: Problem, fields: dict[str, Any]) -> NDArray[np.float64]:
+        known = [f.name for f in dataclasses.fields(problem)]
+        for name in fields:
+            if name not in known:
+                raise InputError(f"unknown problem field {name!r}; {nearest(name, known)}")
         arrays = np.broadcast_arrays(*(np.asarray(values) for values in fields.values()))
         out = np.empty(arrays[0].shape)
         for index in np.ndindex(out.shape):
@@ -215,6 +221,9 @@ def get(name: str, **settings: Any) -> Guarantee:
     for key in settings:
         if key not in allowed:
             raise InputError(f"guarantee {name!r} has no setting {key!r}; {nearest(key, allowed)}")
+    chance = settings.get("failure_probability", 0.5)
+    if isinstance(chance, bool) or not isinstance(chance, int | float) or not 0.0 < chance < 1.0:
+        raise InputError(f"failure_probability must lie strictly between 0 and 1, got {chance!r}.")
     fresh = type(guarantee)()
     for key, value in settings.items():
         setattr(fresh, key, value)
