@@ -61,10 +61,6 @@ def test_data_between_1e_minus_150_and_1e150_give_the_same_answer(name: str, des
     plain = run(name, p, truth, data)
     for e, f in EXTREME:
         other = rescaled(data, e, f)
-        if name in ("lora_gd", "lora_pro") and e != f:  # they start at a size of their own
-            with pytest.raises(ct.InputError, match=r"starts at a fixed size.* change the units"):
-                run(name, p, truth, other)
-            continue
         got = run(name, p, truth, other)
         assert (got.status, got.message) == (plain.status, plain.message)
         # the adapter's inner covariates are products with W_0, so the units of the responses touch their size
@@ -144,7 +140,7 @@ def test_a_diverging_descent_says_so(name: str) -> None:
     p = problem_of("regression", noise_std=1e6)
     truth, data = draw(p, 2)
     with np.errstate(all="ignore"):
-        got = run(name, p, truth, data)
+        got = run(name, p, truth, data, step=1.9)
     assert got.status == "diverged"
     assert "not finite" in got.message
 

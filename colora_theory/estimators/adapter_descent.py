@@ -102,7 +102,6 @@ class _Factored(GradientDescent):
     Turning the outputs would have to turn A as well: there the answer is the same in distribution only.
     """
 
-    equivariant: ClassVar[bool] = False
     step: float = 0.2  # the factors' own size adds to the curvature; half of 1/λ_max diverges on some data
     rank: int | tuple[int, int] | None = None
     scale: float = 1.0

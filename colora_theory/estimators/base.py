@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from colora_theory.data import Dataset
 from colora_theory.errors import InputError, expect, nearest
 from colora_theory.estimators.span import missing_directions
-from colora_theory.estimators.units import ORDINARY, exponents, in_units, refuse_infinite
+from colora_theory.estimators.units import exponents, in_units, refuse_infinite
 from colora_theory.registry import Registry
 
 Array: TypeAlias = NDArray[np.float64]
@@ -101,15 +101,13 @@ class Estimator:
     subspace); everything else comes from the data alone.
     A method that gets its subspaces instead of learning them sets `frozen_subspaces`.
 
-    Every `fit` sees data of order one (see `units`), whatever their units. Two facts matter for that:
-    `equivariant`, whether responses in other units give the estimate in other units (False: a start of fixed
-    size), and `penalty_units`, the powers of covariates and responses that a parameter `penalty` has.
+    Every `fit` sees data of order one (see `units`), whatever their units; `penalty_units` are the powers of
+    covariates and responses that a parameter `penalty` has.
     """
 
     name: ClassVar[str]
     side_information: ClassVar[tuple[str, ...]] = ()
     frozen_subspaces: ClassVar[bool] = False
-    equivariant: ClassVar[bool] = True
     penalty_units: ClassVar[tuple[int, int]] = (2, 0)
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
@@ -158,13 +156,6 @@ def _guarded(fit: FitMethod) -> FitMethod:
         expect("data", data, Dataset, "see Dataset.from_arrays")
         expect("rng", rng, (np.random.Generator, type(None)), "use np.random.default_rng(seed)")
         e, f = exponents(data)
-        if not self.equivariant and e != f:
-            if abs(f - e) > ORDINARY:
-                raise InputError(
-                    f"{self.name} starts at a fixed size, so responses must be within 1e±30 of the covariates in "
-                    f"size, got a ratio of about 2^{f - e}; change the units of one of them."
-                )
-            f = e
         if e or f:
             scaled = self
             if getattr(self, "penalty", None) is not None:
