@@ -15,7 +15,7 @@ Array: TypeAlias = NDArray[np.float64]
 #: Above this condition number of a Gram matrix a user's least squares goes through the SVD instead.
 _GRAM_CONDITION_LIMIT = 1e8
 #: Bytes that stay in a second-level cache between two uses.
-CACHE_BYTES: Final = 1 << 20
+CACHE_BYTES: Final = 1 << 21
 #: Most columns of a matrix that count as few.
 _FEW: Final = 8
 

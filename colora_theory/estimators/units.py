@@ -21,7 +21,7 @@ ORDINARY: Final = 100
 #: Weights beyond 2^±LARGEST lose digits or overflow.
 LARGEST: Final = 1000
 #: Bytes beyond which a sample of the rows tells an array's size: a matter of units, and so common to all rows.
-_LARGE: Final = 1 << 24
+_LARGE: Final = 1 << 20
 
 
 def exponents(data: Dataset) -> tuple[int, int]:
