@@ -66,24 +66,33 @@ def connect(file: Path, *, write: bool = False) -> sqlite3.Connection:
     """Open a store; raise InputError if it is none, or from a newer version."""
     try:
         connection = _open(file, "rw" if write else "ro")
+    except sqlite3.Error as error:
+        raise InputError(f"{file} cannot be opened as a store of results: {error}.") from None
+    try:
+        _check(file, connection)
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def _check(file: Path, connection: sqlite3.Connection) -> None:
+    """Refuse a file that is no store, is from another version, or lacks a part."""
+    try:
         application = connection.execute("PRAGMA application_id").fetchone()[0]
         version = connection.execute("PRAGMA user_version").fetchone()[0]
         tables = {row[0] for row in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
     except sqlite3.Error as error:
         raise InputError(f"{file} cannot be opened as a store of results: {error}.") from None
     if application != APPLICATION_ID:
-        connection.close()
         raise InputError(f"{file} is no store of colora_theory results.")
     if version != VERSION:
-        connection.close()
         raise InputError(
             f"{file} has store version {version}, this colora_theory reads version {VERSION}; "
             "open it with the version that wrote it (see its manifest)."
         )
     if missing := {"meta", "cell", "estimator", "tally", "trial"} - tables:
-        connection.close()
         raise InputError(f"{file} is damaged: it has no table {min(missing)!r}; restore it, or run again.")
-    return connection
 
 
 def _open(file: Path, mode: str) -> sqlite3.Connection:
@@ -91,13 +100,12 @@ def _open(file: Path, mode: str) -> sqlite3.Connection:
     connection = sqlite3.connect(uri, uri=True, timeout=60.0, isolation_level=None)
     try:
         connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
-    except sqlite3.OperationalError:
+    except sqlite3.Error as error:
         connection.close()
-        if mode != "ro":
+        if mode != "ro" or not isinstance(error, sqlite3.OperationalError):
             raise
         # In a folder we may not write to, write-ahead mode has nowhere to put its index; read the file as it is.
         connection = sqlite3.connect(uri + "&immutable=1", uri=True, isolation_level=None)
-        connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
     return connection
 
 
@@ -151,6 +159,8 @@ class Writer:
             self._touched: set[tuple[int, int, str]] = set()
             self._pending, self._committed, self._abandoned = 0, time.monotonic(), False
         except BaseException:
+            if hasattr(self, "connection"):
+                self.connection.close()
             self._lock.close()
             raise
 

@@ -104,7 +104,7 @@ def test_slopes_of_power_laws_and_their_coverage() -> None:
         covered += low <= -0.5 <= high
         assert low < slope < high
     assert stats.binomtest(covered, 600, 0.95).pvalue > 1e-6
-    with pytest.raises(ct.InputError, match="two positive points"):
+    with pytest.raises(ct.InputError, match="two different positive points"):
         analysis.log_log_slope([1, 2], [1, 0], [0.1, 0.1])
 
 
