@@ -122,6 +122,23 @@ def test_weights_beyond_floating_point_are_refused_in_one_sentence() -> None:
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.parametrize("name", ["full_finetuning", "altmin", "gauss_newton"])
+def test_a_pretrained_weight_whose_predictions_dwarf_the_responses(name: str) -> None:
+    """What is fitted is Y − X W_0, whose size is that of X W_0 here: the change is −W_0 and nothing overflows."""
+    p = problem_of("regression", rank=(3, 3))
+    truth, data = draw(p, 1)
+    assert data.pretrained is not None
+    far = ct.Dataset(
+        covariates=np.ldexp(data.covariates, 300),
+        responses=np.ldexp(data.responses, -400),
+        counts=data.counts,
+        pretrained=data.pretrained,
+    )
+    got = run(name, p, truth, far)
+    assert got.status in ("converged", "stopped")
+    assert np.abs(got.weights).max() <= 1e-9 * np.abs(data.pretrained).max()
+
+
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
 @pytest.mark.parametrize("what", ["covariates", "responses", "pretrained"])
 def test_data_that_are_not_finite_are_refused_by_every_fit(what: str, value: float) -> None:
