@@ -323,6 +323,17 @@ def test_just_below_and_just_above_the_degrees_of_freedom(name: str) -> None:
     assert np.isfinite(got.weights).all()
 
 
+@pytest.mark.parametrize("name", SHARED)
+def test_just_below_and_just_above_the_equations_that_the_shared_subspace_sees(name: str) -> None:
+    """Rank (2, 1) of four outputs: U's ten unknowns see one output of every sample beyond a core's two."""
+    p = ct.Problem(num_users=5, num_samples=(4, 4, 4, 4, 3), dim_in=7, dim_out=4, rank=(2, 1), noise_std=0.1)
+    truth, data = draw(p, 5)
+    assert "9 equations beyond the users' cores cannot determine 10 unknowns" in run(name, p, truth, data).message
+    p = p.replace(num_samples=4)
+    truth, data = draw(p, 5)
+    assert "cannot determine" not in run(name, p, truth, data).message
+
+
 @pytest.mark.parametrize("design", DESIGNS)
 @pytest.mark.parametrize("name", ["full_finetuning", "altmin", "gauss_newton", "oracle_subspace", "pooled_lora"])
 def test_identical_users_are_recovered(name: str, design: str) -> None:
