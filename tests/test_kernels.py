@@ -15,6 +15,7 @@ from colora_theory.estimators.gauss_newton import NewtonSystem
 from colora_theory.estimators.shared_model import (
     SharedModel,
     degrees_of_freedom,
+    statistical_error,
     sum_products,
     times_each,
     weighted_square,
@@ -243,3 +244,14 @@ def test_the_slowest_of_the_last_contractions_counts() -> None:
         assert run._remaining() == pytest.approx(left)
     run.changes, run.distance_left = [1.0, 0.5], 0.01
     assert run._remaining() == 0.01
+
+
+def test_noise_stops_a_run_at_a_share_of_the_statistical_error_and_not_farther_than_a_hundredth() -> None:
+    rng = np.random.default_rng(1)
+    for noise in (1e-3, 10.0):
+        p = ct.Problem(num_users=9, num_samples=40, dim_in=5, rank=1, noise_std=noise)
+        data = ct.sample_data(p, ct.sample_truth(p, rng), rng)
+        run = Run(AltMin(rank=1), SharedModel(data), haar(rng, 5, 1), np.eye(1))
+        run.advance(100)
+        error = statistical_error(run.model, run.point)
+        assert run.target == pytest.approx(min(0.05 * error, 1e-2), rel=1e-12)
