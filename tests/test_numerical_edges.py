@@ -152,6 +152,21 @@ def test_data_that_are_not_finite_are_refused_by_every_fit(what: str, value: flo
             run(name, p, truth, broken)
 
 
+@pytest.mark.parametrize(("name", "design"), DEFINED)
+@pytest.mark.parametrize("rows", [0, 3])
+def test_data_without_samples_are_refused_by_every_fit(rows: int, name: str, design: str) -> None:
+    p = problem_of(design)
+    truth, data = draw(p, 1)
+    empty = ct.Dataset(
+        covariates=0.0 * data.covariates[:, :rows],
+        responses=0.0 * data.responses[:, :rows],
+        counts=0 * data.counts,
+        pretrained=data.pretrained,
+    )
+    with pytest.raises(ct.InputError, match="at least one user must have a sample"):
+        run(name, p, truth, empty)
+
+
 @pytest.mark.parametrize("name", ["lora_gd"])
 def test_a_diverging_descent_says_so(name: str) -> None:
     p = problem_of("regression", noise_std=1e6)
