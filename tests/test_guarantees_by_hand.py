@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 import colora_theory as ct
-from colora_theory.guarantees import concentration
+from colora_theory.estimators import Fit
+from colora_theory.guarantees import concentration, grip, one_sweep
 
 #: |z| > 4.9 has probability below 1e-6.
 Z = 4.9
@@ -79,3 +80,88 @@ def test_counting_thresholds() -> None:
     assert value("counting", num_users=4, num_samples=9, dim_in=9, dim_out=3, rank=(3, 2)) == 3 + math.ceil(18 / 8)
     sensing = {"num_users": 4, "num_samples": 9, "dim_in": 9, "dim_out": 3, "rank": (3, 2), "design": "sensing"}
     assert value("counting", **sensing) == 6 + math.ceil((18 + 2) / 4)
+
+
+def test_hypotheses_hold_at_their_boundary() -> None:
+    """As many samples as a core has entries, as a theorem asks for, and no noise where it asks for noise."""
+    few = ct.Problem(num_users=2, num_samples=(2, 50), dim_in=6, rank=2, noise_std=1.0)
+    assert ct.guarantees.get("cramer_rao").applies(few)
+    assert not ct.guarantees.get("cramer_rao").applies(few.replace(num_samples=(1, 50)))
+    split = ct.guarantees.get("spectral_split_half")
+    assert split.applies(few)
+    assert not split.applies(few.replace(num_samples=1))
+    assert ct.guarantees.get("genie_known_cores").applies(few)
+    assert not ct.guarantees.get("genie_known_cores").applies(few.replace(noise_std=0.0))
+
+
+def test_recovery_is_one_for_the_truth_and_zero_for_a_thousandth_and_a_half_more() -> None:
+    p = ct.Problem(num_users=3, num_samples=9, dim_in=5, rank=2)
+    truth = ct.sample_truth(p, np.random.default_rng(3))
+    data = ct.sample_data(p, truth, np.random.default_rng(4))
+    observed = ct.guarantees.get("local_identifiability").observed
+    for factor, recovered in ((1.0, 1.0), (1.0005, 1.0), (1.0015, 0.0)):
+        fit = Fit(status="converged", dense=factor * truth.changes)
+        assert observed(p, truth, data, fit) == recovered
+
+
+def test_the_noise_that_a_model_can_see() -> None:
+    """√(2r) [a(√d + √(2 ln(3/η))) + b], a = σ(√n + √(2 ln(3k/η))), b = σ(√(Σn) + √(2 ln(3/η)))."""
+    k, n, d, r, sigma, eta = 30, 16, 25, 2, 0.5, 0.01
+    fields = {"num_users": k, "num_samples": n, "dim_in": d, "rank": r, "noise_std": sigma}
+    a = sigma * (math.sqrt(n) + math.sqrt(2 * math.log(3 * k / eta)))
+    b = sigma * (math.sqrt(n * k) + math.sqrt(2 * math.log(3 / eta)))
+    expected = math.sqrt(2 * r) * (
+        a * (math.sqrt(d) + math.sqrt(2 * math.log(3 / eta))) + min(b, math.sqrt(k) * a)
+    )
+    assert value("noise_moment", **fields) == pytest.approx(expected)
+
+
+def test_the_gain_counts_the_unknowns_of_all_outputs() -> None:
+    """k d p over r1(d − r1) + r2(p − r2) + k r1 r2."""
+    fields = {"num_users": 5, "num_samples": 10**4, "dim_in": 8, "dim_out": 3, "rank": (2, 2), "noise_std": 1.0}
+    assert value("collaboration_gain", **fields) == pytest.approx(5 * 8 * 3 / (2 * 6 + 2 * 1 + 5 * 4))
+
+
+def test_one_step_of_the_fresh_sample_evolution() -> None:
+    """φ² = r(s² + σ²)/(n − r − 1), s₊² = r(d − r)(σ² + φ²)/(nk), σ² relative to signal_norm²."""
+    p = ct.Problem(num_users=5, num_samples=20, dim_in=9, rank=2, noise_std=0.6, signal_norm=2.0)
+    phi2 = 2 * (0.25 + 0.09) / (14 - 3)
+    expected = 2 * 7 * (0.09 + phi2) / (20 * 5)
+    assert ct.guarantees.get("fresh_sample_evolution").step(0.25, p, 14, 20) == pytest.approx(expected)
+
+
+def test_the_class_of_grip_has_twice_the_ranks_and_its_failure_costs() -> None:
+    p = ct.Problem(num_users=8, num_samples=10**5, dim_in=9, dim_out=3, rank=(2, 2))
+    assert grip.class_ranks(p) == (4, 3)
+    assert grip.class_ranks(p.replace(rank=(5, 1))) == (9, 2)
+    likely, sure = (grip.net_constant(p, failure) for failure in (0.5, 1e-12))
+    assert likely < sure < 1.0
+    assert sure**2 - likely**2 > 1e-4  # δ² grows by about 4·μ/(nk) for each unit of ln(1/η)
+
+
+#: Three users whose cores are the unit vectors, in nine dimensions.
+SIZES = one_sweep.CoreSizes.of(np.eye(3), 9)
+
+
+def test_the_largest_core_error_has_exactly_the_stated_probability() -> None:
+    """‖(XᵀX)⁻¹Xᵀe‖ of 12 rows and 3 columns exceeds the level for 10 % in a tenth of 40 000 draws."""
+    rng = np.random.default_rng(6)
+    step = one_sweep.core_step(SIZES, 0.0, 12, 0.7, 0.3)  # three users: each may use a tenth
+    x, noise = rng.standard_normal((40_000, 12, 3)), 0.7 * rng.standard_normal((40_000, 12, 1))
+    errors = np.linalg.norm(np.linalg.solve(x.swapaxes(1, 2) @ x, x.swapaxes(1, 2) @ noise)[:, :, 0], axis=1)
+    assert step is not None
+    assert abs((errors > step.largest).mean() - 0.1) <= Z * math.sqrt(0.1 * 0.9 / 40_000)
+
+
+def test_cores_seen_from_a_tilted_subspace_shrink_by_the_cosine(monkeypatch: pytest.MonkeyPatch) -> None:
+    """At sine 0.6 the smallest singular value is at least 0.8 of the true one, less the core step's error."""
+    seen = []
+
+    def record(fitted: one_sweep.FittedCores, *arguments: object) -> float:
+        seen.append(fitted)
+        return 0.0
+
+    monkeypatch.setattr(one_sweep, "least_singular_value", record)
+    _, step = one_sweep.sweep_bound(SIZES, 0.6, 10**6, 10**6, 0.1, 0.01)
+    assert seen[0].smallest_value == pytest.approx(0.8 * 1.0 - step.operator)
+    assert 0 < step.operator < 0.1

@@ -374,7 +374,7 @@ RATES = [
 ]
 
 
-def rate_and_late_contraction(problem, seed, sweeps=100):
+def rate_and_late_contraction(problem, seed, sweeps=200):
     """The spectral radius, and what exact sweeps of the estimator itself do close to their limit."""
     truth, data = draw(problem, seed)
     rule = ct.estimators.get("altmin")(

@@ -9,9 +9,18 @@ from hypothesis import strategies as st
 
 import colora_theory as ct
 from colora_theory.estimators import shared_model
+from colora_theory.estimators.altmin import AltMin
+from colora_theory.estimators.descent import Run
 from colora_theory.estimators.gauss_newton import NewtonSystem
-from colora_theory.estimators.shared_model import SharedModel, sum_products, times_each, weighted_square
-from colora_theory.estimators.starts import leading, leading_of_product
+from colora_theory.estimators.shared_model import (
+    SharedModel,
+    degrees_of_freedom,
+    statistical_error,
+    sum_products,
+    times_each,
+    weighted_square,
+)
+from colora_theory.estimators.starts import leading, leading_of_product, start
 from colora_theory.linalg import haar
 
 
@@ -121,15 +130,24 @@ def test_coarse_and_exact_solves_agree_to_the_coarse_tolerance(case: tuple) -> N
     assert norm <= 0.02 * size + 1e-6 * float(np.abs(model.x).max() ** 2) * float(np.abs(solved.solution).max())
 
 
-@pytest.mark.parametrize("scale", [1e-60, 1e60])
+@pytest.mark.parametrize("scale", [2.0**-200, 2.0**200])
 def test_values_beyond_single_precision_are_solved_exactly(scale: float) -> None:
+    """The step of U has no units; with covariates that single precision cannot hold it is the exact one."""
     p = ct.Problem(num_users=12, num_samples=20, dim_in=9, rank=2, noise_std=0.1)
     rng = np.random.default_rng(0)
     data = ct.sample_data(p, ct.sample_truth(p, rng), rng)
-    scaled = ct.Dataset(covariates=scale * data.covariates, responses=data.responses, counts=data.counts)
-    for name in ("altmin", "gauss_newton"):
-        plain, other = (ct.estimators.get(name)(rank=2, tol=1e-9, noise_tol=0.0).fit(d) for d in (data, scaled))
-        np.testing.assert_allclose(scale * other.weights, plain.weights, atol=1e-8)
+    u = haar(rng, 9, 2)
+    steps = []
+    for factor in (1.0, scale):
+        model = SharedModel(
+            ct.Dataset(covariates=factor * data.covariates, responses=data.responses, counts=data.counts)
+        )
+        point = model.evaluate(u, np.eye(1), keep_features=True)
+        steps.append((NewtonSystem(model, point).solve(0.01), model.solve_input(point, point.moments, 0.01)[0]))
+    (newton, block), (far_newton, far_block) = steps
+    assert not far_newton.singular
+    np.testing.assert_allclose(far_newton.solution, newton.solution, atol=1e-5)
+    np.testing.assert_allclose(far_block, block, atol=1e-5)
 
 
 def test_single_precision_leaves_the_answer_in_double() -> None:
@@ -168,3 +186,72 @@ def test_leading_eigenvectors_without_the_matrix() -> None:
     np.testing.assert_allclose(np.abs(plain.T @ leading_of_product(first, second, 4)), np.eye(4), atol=1e-9)
     nothing = leading_of_product(0.0 * first, 0.0 * second, 4)  # Lanczos cannot start: the dense way can
     np.testing.assert_allclose(nothing.T @ nothing, np.eye(4), atol=1e-12)
+
+
+def test_cores_are_refined_where_features_are_badly_conditioned() -> None:
+    """Normal equations alone lose the square of the condition number; one step of refinement gets it back."""
+    rng = np.random.default_rng(3)
+    k, m, d = 4, 12, 3
+    x = np.stack([(haar(rng, m, d) * [1.0, 0.02, 2e-3]) @ haar(rng, d, d).T for _ in range(k)])
+    cores = rng.standard_normal((k, d, 1))
+    model = SharedModel(ct.Dataset(covariates=x, responses=x @ cores, counts=np.full(k, m)))
+    got = model.evaluate(np.eye(d), np.eye(1)).cores
+    np.testing.assert_allclose(got, cores, rtol=2e-12, atol=2e-12)
+
+
+def test_degrees_of_freedom_are_those_of_the_problem() -> None:
+    p = ct.Problem(num_users=11, num_samples=20, dim_in=9, dim_out=5, rank=(3, 2))
+    rng = np.random.default_rng(0)
+    model = SharedModel(ct.sample_data(p, ct.sample_truth(p, rng), rng))
+    assert degrees_of_freedom(model, np.zeros((11, 3, 2))) == p.degrees_of_freedom == 3 * 6 + 2 * 3 + 11 * 6
+
+
+def test_moments_of_the_starts_sum_over_pairs_of_samples() -> None:
+    """Users of 3 to 6 samples: pairs across the halves, weighted by counts; and all pairs of different samples."""
+    rng = np.random.default_rng(4)
+    xs = [rng.standard_normal((n, 4)) for n in (3, 6, 4, 5)]
+    ys = [rng.standard_normal(n) for n in (3, 6, 4, 5)]
+    data = ct.Dataset.from_arrays(xs, ys)
+    halves, pairs = np.zeros((4, 4)), np.zeros((4, 4))
+    for x, y in zip(xs, ys, strict=True):
+        z = x * y[:, None]
+        first, second = z[0::2], z[1::2]
+        halves += np.outer(first.sum(0), second.sum(0)) / np.sqrt(len(first) * len(second))
+        pairs += sum(np.outer(z[j], z[l]) for j in range(len(z)) for l in range(len(z)) if j != l) / (len(z) - 1)
+    for kind, moment in (("split_half", halves + halves.T), ("distinct_pairs", pairs)):
+        expected = np.linalg.eigh(moment)[1][:, ::-1][:, :2]
+        got = start(data, (2, 1), kind, None)[0]
+        np.testing.assert_allclose(np.abs(expected.T @ got), np.eye(2), atol=1e-9)
+
+
+def test_the_slowest_of_the_last_contractions_counts() -> None:
+    """Distance left after changes c, c·ρ, …: the last times ρ/(1 − ρ), ρ the largest of three, at least 0.1."""
+    p = ct.Problem(num_users=6, num_samples=9, dim_in=5, rank=1, noise_std=0.1)
+    rng = np.random.default_rng(0)
+    run = Run(
+        AltMin(rank=1), SharedModel(ct.sample_data(p, ct.sample_truth(p, rng), rng)), haar(rng, 5, 1), np.eye(1)
+    )
+    for changes, left in (
+        ([1.0, 0.5, 0.25], 0.25),
+        ([1.0, 0.8, 0.4, 0.004], 0.004 * 0.8 / 0.2),
+        ([7.0, 0.1, 0.04, 0.02, 0.008], 0.008),
+        ([1.0, 1e-3], 1e-3 / 9.0),
+        ([1.0, 0.5, 0.6], np.inf),
+        ([1.0], np.inf),
+        ([1e-13, 3e-13, 2e-13, 2e-13], 0.0),
+    ):
+        run.changes = changes
+        assert run._remaining() == pytest.approx(left)
+    run.changes, run.distance_left = [1.0, 0.5], 0.01
+    assert run._remaining() == 0.01
+
+
+def test_noise_stops_a_run_at_a_share_of_the_statistical_error_and_not_farther_than_a_hundredth() -> None:
+    rng = np.random.default_rng(1)
+    for noise in (1e-3, 10.0):
+        p = ct.Problem(num_users=9, num_samples=40, dim_in=5, rank=1, noise_std=noise)
+        data = ct.sample_data(p, ct.sample_truth(p, rng), rng)
+        run = Run(AltMin(rank=1), SharedModel(data), haar(rng, 5, 1), np.eye(1))
+        run.advance(100)
+        error = statistical_error(run.model, run.point)
+        assert run.target == pytest.approx(min(0.05 * error, 1e-2), rel=1e-12)

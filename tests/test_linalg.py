@@ -33,6 +33,14 @@ def test_distance_is_the_sine_of_the_angle_down_to_rounding(angle: float) -> Non
     assert subspace_distance_fro(frame[:, :2], mixed) == pytest.approx(np.sin(angle), rel=1e-6, abs=2e-15)
 
 
+def test_of_several_angles_the_distance_is_the_largest_sine() -> None:
+    frame = np.eye(6)
+    sines = np.array([0.3, 0.4])
+    tilted = np.sqrt(1 - sines**2) * frame[:, :2] + sines * frame[:, 2:4]
+    assert subspace_distance(tilted, frame[:, :2]) == pytest.approx(0.4)
+    assert subspace_distance_fro(tilted, frame[:, :2]) == pytest.approx(0.5)
+
+
 def test_distance_does_not_depend_on_basis_scale_or_frame() -> None:
     rng = np.random.default_rng(4)
     a, b, frame = haar(rng, 8, 3), haar(rng, 8, 3), haar(rng, 8, 8)

@@ -122,6 +122,23 @@ def test_weights_beyond_floating_point_are_refused_in_one_sentence() -> None:
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.parametrize("name", ["full_finetuning", "altmin", "gauss_newton"])
+def test_a_pretrained_weight_whose_predictions_dwarf_the_responses(name: str) -> None:
+    """What is fitted is Y − X W_0, whose size is that of X W_0 here: the change is −W_0 and nothing overflows."""
+    p = problem_of("regression", rank=(3, 3))
+    truth, data = draw(p, 1)
+    assert data.pretrained is not None
+    far = ct.Dataset(
+        covariates=np.ldexp(data.covariates, 300),
+        responses=np.ldexp(data.responses, -400),
+        counts=data.counts,
+        pretrained=data.pretrained,
+    )
+    got = run(name, p, truth, far)
+    assert got.status in ("converged", "stopped")
+    assert np.abs(got.weights).max() <= 1e-9 * np.abs(data.pretrained).max()
+
+
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
 @pytest.mark.parametrize("what", ["covariates", "responses", "pretrained"])
 def test_data_that_are_not_finite_are_refused_by_every_fit(what: str, value: float) -> None:
@@ -133,6 +150,21 @@ def test_data_that_are_not_finite_are_refused_by_every_fit(what: str, value: flo
     for name in ALL:
         with pytest.raises(ct.InputError, match=f"{what} must be finite"):
             run(name, p, truth, broken)
+
+
+@pytest.mark.parametrize(("name", "design"), DEFINED)
+@pytest.mark.parametrize("rows", [0, 3])
+def test_data_without_samples_are_refused_by_every_fit(rows: int, name: str, design: str) -> None:
+    p = problem_of(design)
+    truth, data = draw(p, 1)
+    empty = ct.Dataset(
+        covariates=0.0 * data.covariates[:, :rows],
+        responses=0.0 * data.responses[:, :rows],
+        counts=0 * data.counts,
+        pretrained=data.pretrained,
+    )
+    with pytest.raises(ct.InputError, match="at least one user must have a sample"):
+        run(name, p, truth, empty)
 
 
 @pytest.mark.parametrize("name", ["lora_gd"])
@@ -304,6 +336,17 @@ def test_just_below_and_just_above_the_degrees_of_freedom(name: str) -> None:
     got = run(name, uneven, truth, data)
     assert data.num_observations == 20
     assert np.isfinite(got.weights).all()
+
+
+@pytest.mark.parametrize("name", SHARED)
+def test_just_below_and_just_above_the_equations_that_the_shared_subspace_sees(name: str) -> None:
+    """Rank (2, 1) of four outputs: U's ten unknowns see one output of every sample beyond a core's two."""
+    p = ct.Problem(num_users=5, num_samples=(4, 4, 4, 4, 3), dim_in=7, dim_out=4, rank=(2, 1), noise_std=0.1)
+    truth, data = draw(p, 5)
+    assert "9 equations beyond the users' cores cannot determine 10 unknowns" in run(name, p, truth, data).message
+    p = p.replace(num_samples=4)
+    truth, data = draw(p, 5)
+    assert "cannot determine" not in run(name, p, truth, data).message
 
 
 @pytest.mark.parametrize("design", DESIGNS)

@@ -86,9 +86,10 @@ class LocalContractionRate(Guarantee):
     dim_out. In the vector model ρ is the largest squared canonical correlation between the U and the core block
     once the r² gauge directions are removed.
     Hypotheses: noiseless, inside the shared model, rank J = degrees of freedom; exact block minimisation.
-    Observed: the mean contraction (geometric) of the whole residual over the last half of the sweeps that altmin
-    follows with `late_sweeps` close to its limit; a plain run ends at rounding before its slowest mode stands
-    alone. Modes close below the slowest one fade like a power of the number of sweeps: 100 or more are advised.
+    Observed: the mean contraction (geometric) of the whole residual over the last quarter of the sweeps that
+    altmin follows with `late_sweeps` close to its limit; a plain run ends at rounding before its slowest mode
+    stands alone. Modes close below the slowest one fade like a power of the number of sweeps: 200 or more are
+    advised.
     Kind: certificate (to first order in the distance, in the limit of many sweeps: 3 % allowed).
     Source: docs/theory.md, "Local rate".
     """
@@ -102,7 +103,7 @@ class LocalContractionRate(Guarantee):
     expectation = False
     per_trial = True
     tolerance = 0.03
-    recording: ClassVar[dict[str, Any]] = {"late_sweeps": 100}
+    recording: ClassVar[dict[str, Any]] = {"late_sweeps": 200}
 
     def conditions(self, problem: Problem) -> list[Hypothesis]:
         return [homogeneous(problem), noiseless(problem), enough_samples(problem)]
@@ -119,7 +120,7 @@ class LocalContractionRate(Guarantee):
     def observed(self, problem: Problem, truth: Truth, data: Dataset, fit: Any) -> float:
         """Late contraction of the residual norm per sweep; NaN without a record of late sweeps."""
         factors = np.asarray(fit.history.get("late_contraction", []), float)
-        late = factors[len(factors) // 2 :]
+        late = factors[3 * len(factors) // 4 :]
         return float(np.exp(np.log(late).mean())) if len(late) else float("nan")
 
 

@@ -89,7 +89,8 @@ def main() -> int:
         shutil.copytree(
             ROOT, copy, ignore=shutil.ignore_patterns(".git", ".venv", "runs", "__pycache__", ".*_cache")
         )
-        if noticed(copy, ("tests/test_problem.py",)):
+        asked = tuple(sorted({f"tests/{name}" for m in table for name in m.tests}))
+        if noticed(copy, asked if chosen.first_tests_only else ("tests",)):
             print("the tests fail without any mutation; mend them first.", file=sys.stderr)
             return 2
         for number, m in enumerate(table, start=1):
