@@ -331,6 +331,15 @@ def test_just_below_and_just_above_the_degrees_of_freedom(name: str) -> None:
     assert "15 observations cannot determine 20 degrees of freedom" in got.message
     truth, data = draw(above, 5)
     assert "cannot determine" not in run(name, above, truth, data).message
+    # 39 observations of 16 unknowns, but one equation too few for U: two outputs in three speak about V alone
+    blind = ct.Problem(num_users=4, num_samples=(3, 3, 3, 4), dim_in=5, dim_out=3, rank=(2, 1))
+    assert blind.num_observations == 39
+    assert blind.degrees_of_freedom == 16
+    truth, data = draw(blind, 5)
+    message = run(name, blind, truth, data).message
+    assert message == "5 equations beyond the users' cores cannot determine 6 unknowns shared by all."
+    truth, data = draw(blind.replace(num_samples=(3, 3, 4, 4)), 5)
+    assert "cannot determine" not in run(name, blind, truth, data).message
     uneven = above.replace(num_samples=(2, 2, 2, 2, 12))  # 20 observations, but one user cannot settle U
     truth, data = draw(uneven, 5)
     got = run(name, uneven, truth, data)

@@ -46,11 +46,11 @@ def mutations() -> list[Mutation]:
     ]
 
 
-def problems(root: Path = ROOT) -> list[str]:
+def problems(package: Path = ROOT / "colora_theory") -> list[str]:
     """Return what is wrong with the table: texts that do not occur exactly once, idle replacements."""
     found = []
     for m in mutations():
-        count = (root / "colora_theory" / m.file).read_text(encoding="utf-8").count(m.old)
+        count = (package / m.file).read_text(encoding="utf-8").count(m.old)
         if count != 1:
             found.append(f"{m.file}: {m.old!r} occurs {count} times, not once")
         if m.old == m.new:
