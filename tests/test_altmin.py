@@ -154,6 +154,20 @@ def test_fresh_samples_use_every_row_once_and_converge() -> None:
         AltMin(rank=(2, 1), fresh_samples=True).fit(data)
 
 
+@pytest.mark.parametrize(("num_users", "dim_in", "rank"), [(76, 25, (1, 2)), (56, 29, (1, 1)), (46, 8, (1, 2))])
+def test_scarce_samples_call_contestants(num_users: int, dim_in: int, rank: tuple[int, int]) -> None:
+    """Two samples per row of a core: from the spectral start some plain descents settle on a misfit."""
+    p = ct.Problem(num_users=num_users, num_samples=2, dim_in=dim_in, dim_out=4, rank=rank)
+    found = {None: 0, 0: 0}
+    for seed in range(8):
+        truth, data = draw(p, seed)
+        for restarts in found:
+            fit = AltMin(rank=p.rank, restarts=restarts).fit(data, np.random.default_rng(seed))
+            found[restarts] += max(distances(fit, truth)) < 1e-9
+    assert found[None] >= 7
+    assert found[None] >= found[0]
+
+
 def test_restarts_rescue_poor_starts() -> None:
     """Few samples per user make local minima: from a random start contestants rescue what plain descent loses."""
     p = ct.Problem(num_users=40, num_samples=4, dim_in=21, dim_out=2, rank=(1, 2))

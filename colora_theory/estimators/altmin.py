@@ -19,6 +19,7 @@ from colora_theory.estimators.descent import (
     check_real,
     choose_pair,
 )
+from colora_theory.estimators.gauss_newton import GaussNewton
 from colora_theory.estimators.late import late_contraction
 from colora_theory.estimators.shared_model import SharedModel
 from colora_theory.linalg import Array
@@ -50,6 +51,7 @@ class AltMin(SharedDescent):
     """
 
     name: ClassVar[str] = "altmin"
+    SCARCE: ClassVar[float] = 3.0
 
     fresh_samples: bool = False
     inner_tol: float | None = None
@@ -76,6 +78,22 @@ class AltMin(SharedDescent):
         if self.late_sweeps:
             fit.history["late_contraction"] = late_contraction(data, fit, self.late_sweeps, rng)
         return fit
+
+    def _contestants(
+        self, data: Dataset, model: SharedModel, first: tuple[Array, Array], rng: np.random.Generator | None
+    ) -> list[tuple[Array, Array]]:
+        """The usual ones, the last replaced by the first start improved by Gauss–Newton: fewer minima stop it."""
+        others = super()._contestants(data, model, first, rng)
+        step = GaussNewton(
+            rank=(first[0].shape[1], first[1].shape[1]),
+            input_subspace=first[0],
+            output_subspace=first[1],
+            restarts=0,
+            max_sweeps=30,
+        ).fit(data, rng)
+        if step.input_subspace is not None and step.output_subspace is not None and step.finite:
+            others[-1:] = [(step.input_subspace, step.output_subspace)]
+        return others
 
     def _fit_fresh(self, data: Dataset, rng: np.random.Generator | None) -> Fit:
         """Every half step on samples of its own."""

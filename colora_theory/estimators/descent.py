@@ -40,7 +40,8 @@ class SharedDescent(Estimator):
     start : "split_half", "second_moment" (spectral) or "random"; ignored where `input_subspace` is given.
     input_subspace, output_subspace : a given start, shapes (d, r1) and (p, r2).
     restarts : contestants that run against the first start. None: `CONTESTANTS` of them, called only when the
-        first run contracts slowly at one of the `PROBATION` sweeps, the sign of a poor start; 0: never.
+        first run contracts slowly at one of the `PROBATION` sweeps, the sign of a poor start, or settles on a
+        misfit with at most `SCARCE` samples per row of a core; 0: never.
     tol : stop when the sine between the present subspaces and their limit is estimated to be below it.
     noise_tol : stop also when that distance falls below this fraction of the estimate's own statistical error
         (estimated from the residuals): 0.05 adds about a four-hundredth to the squared error. 0 iterates to `tol`
@@ -55,6 +56,7 @@ class SharedDescent(Estimator):
 
     PROBATION: ClassVar[tuple[int, ...]] = (15, 30, 60)
     SLOW: ClassVar[float] = 0.8
+    SCARCE: ClassVar[float] = 0.0
     CONTESTANTS: ClassVar[int] = 5
     KEEP_FEATURES: ClassVar[bool] = False
 
@@ -91,7 +93,7 @@ class SharedDescent(Estimator):
         contestants = 0
         for probation in self.PROBATION:
             run.advance(probation)
-            if self.restarts or (self.restarts is None and run.slow and run.determined):
+            if self.restarts or (self.restarts is None and run.doubtful and run.determined):
                 runs = [run]
                 for u, v in self._contestants(data, model, run.first, rng):
                     runs.append(Run(self, model, u, v))
@@ -278,6 +280,16 @@ class Run:
             return True
         creeps = min(moves) > max(0.99 * max(moves), _ROUNDING)
         return len(past) > 5 and not creeps and past[-1] >= (1.0 - 1e-14) * past[-6]
+
+    @property
+    def doubtful(self) -> bool:
+        """Whether other starts should compete: for a slow run, or one settled on a misfit with few samples a core.
+
+        With few samples exact cores fit the error of U, which makes local minima that are no plateaus.
+        """
+        own = self.u.shape[1] * (1 if self.model.regression else self.v.shape[1])
+        scarce = self.model.counts.mean() <= self.rule.SCARCE * own
+        return self.slow or (scarce and self.converged and not self._at_rounding())
 
     @property
     def slow(self) -> bool:
