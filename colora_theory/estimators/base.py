@@ -155,7 +155,8 @@ def _guarded(fit: FitMethod) -> FitMethod:
     def guarded(self: Any, data: Dataset, rng: np.random.Generator | None = None) -> Fit:
         expect("data", data, Dataset, "see Dataset.from_arrays")
         expect("rng", rng, (np.random.Generator, type(None)), "use np.random.default_rng(seed)")
-        if not data.counts.any():
+        # one user alone may be empty: methods that tune user by user leave it at the pretrained weight
+        if data.num_users > 1 and not data.counts.any():
             raise InputError("at least one user must have a sample, got none; add rows.")
         e, f = exponents(data)
         if e or f:
