@@ -12,7 +12,8 @@ from colora_theory.errors import InputError
 from colora_theory.estimators.altmin import AltMin
 from colora_theory.estimators.base import Estimator, Fit, register
 from colora_theory.estimators.descent import check_real
-from colora_theory.estimators.shared_model import SharedModel, rank_numbers
+from colora_theory.estimators.ranks import rank_numbers
+from colora_theory.estimators.shared_model import SharedModel
 from colora_theory.linalg import Array, least_squares
 
 

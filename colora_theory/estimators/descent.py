@@ -11,14 +11,8 @@ import numpy as np
 from colora_theory.data import Dataset
 from colora_theory.errors import InputError, nearest
 from colora_theory.estimators.base import Estimator, Fit
-from colora_theory.estimators.shared_model import (
-    Point,
-    SharedModel,
-    degrees_of_freedom,
-    given_start,
-    resolve_rank,
-    statistical_error,
-)
+from colora_theory.estimators.ranks import given_start, resolve_rank
+from colora_theory.estimators.shared_model import Point, SharedModel, degrees_of_freedom, statistical_error
 from colora_theory.estimators.starts import STARTS, random_start, start
 from colora_theory.linalg import Array
 

@@ -10,7 +10,8 @@ import numpy as np
 from colora_theory.data import Dataset, numbers
 from colora_theory.errors import InputError
 from colora_theory.estimators.base import Estimator, Fit, register
-from colora_theory.estimators.shared_model import SharedModel, given_start
+from colora_theory.estimators.ranks import given_start
+from colora_theory.estimators.shared_model import SharedModel
 from colora_theory.linalg import Array, least_squares
 
 

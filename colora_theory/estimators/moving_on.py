@@ -15,7 +15,8 @@ from colora_theory.estimators.base import Estimator, Fit, register
 from colora_theory.estimators.descent import check_integer
 from colora_theory.estimators.direct import fit_in_subspaces
 from colora_theory.estimators.gauss_newton import GaussNewton
-from colora_theory.estimators.shared_model import SharedModel, given_start, resolve_rank
+from colora_theory.estimators.ranks import given_start, resolve_rank
+from colora_theory.estimators.shared_model import SharedModel
 from colora_theory.estimators.together import PooledLoRA
 from colora_theory.linalg import Array
 

@@ -11,7 +11,8 @@ from scipy.special import gammaincinv
 from colora_theory.data import Dataset
 from colora_theory.estimators.base import Estimator, Fit, register
 from colora_theory.estimators.descent import SINGULAR, alternate, check_integer, check_real
-from colora_theory.estimators.shared_model import SharedModel, degrees_of_freedom, resolve_rank
+from colora_theory.estimators.ranks import resolve_rank
+from colora_theory.estimators.shared_model import SharedModel, degrees_of_freedom
 from colora_theory.estimators.starts import start
 from colora_theory.linalg import Array
 

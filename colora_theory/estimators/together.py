@@ -14,8 +14,9 @@ from colora_theory.estimators.alone import adapter_rank, low_rank_changes
 from colora_theory.estimators.base import Estimator, Fit, register
 from colora_theory.estimators.convex import keep_largest, on_support, soft_threshold
 from colora_theory.estimators.descent import alternate, check_integer, check_real
+from colora_theory.estimators.ranks import resolve_rank
 from colora_theory.estimators.robust import equal_voices, noise_level, predictions_of, remaining, target
-from colora_theory.estimators.shared_model import SharedModel, resolve_rank
+from colora_theory.estimators.shared_model import SharedModel
 from colora_theory.estimators.starts import start
 from colora_theory.linalg import Array
 
