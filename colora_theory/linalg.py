@@ -124,9 +124,8 @@ def _gram_inverses(features: Array) -> tuple[Array, NDArray[np.int64]]:
     except np.linalg.LinAlgError:  # one exactly singular matrix makes NumPy refuse all of them
         inverse = np.array([_inverse_or_zero(one) for one in gram])
     with np.errstate(over="ignore", invalid="ignore"):
-        condition = np.einsum("kaa->k", gram) * np.einsum(
-            "kaa->k", inverse
-        )  # the condition number, or a little more
+        # the condition number, or a little more; not by the inverse's trace, which rounding can make cancel
+        condition = np.einsum("kaa->k", gram) * np.abs(inverse).sum((1, 2))
         easy = (condition < _GRAM_CONDITION_LIMIT) & (condition > 0.0)
     hard = np.flatnonzero(~easy)
     if len(hard):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 import colora_theory as ct
@@ -119,11 +119,11 @@ def test_coarse_and_exact_solves_agree_to_the_coarse_tolerance(case: tuple) -> N
     """Same system, once on single-precision rows and once exactly: both leave the residual that was asked for."""
     model, u, v, _ = case
     system = NewtonSystem(model, model.evaluate(u, v, keep_features=True))
-    if system.flat or not system.right.any():
-        return
+    assume(
+        not system.flat and np.abs(system.right).max() > 1e-6
+    )  # a gradient of rounding has no relative accuracy
     solved = system.solve(0.01)
-    if solved.singular:
-        return
+    assume(not solved.singular)
     left = system.right - system._normal(solved.solution, False)
     size = float(np.sqrt(np.vdot(system.right, system._precondition(system.right))))
     norm = float(np.sqrt(max(0.0, np.vdot(left, system._precondition(left)))))

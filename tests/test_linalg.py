@@ -17,6 +17,7 @@ from colora_theory.linalg import (
     minimum_norm,
     orthonormal,
     pseudo_inverse,
+    pseudo_inverses,
     subspace_distance,
     subspace_distance_fro,
     times_few,
@@ -89,6 +90,17 @@ def test_minimum_norm_of_no_rows_is_zero() -> None:
     solution, deficient = minimum_norm(np.empty((2, 0, 3)), np.empty((2, 0, 1)))
     assert not solution.any()
     assert deficient.all()
+
+
+def test_no_rank_deficient_problem_passes_as_determined() -> None:
+    """Rounding can make the trace of a singular Gram matrix's inverse cancel, in some 1 of 16 000 problems."""
+    rng = np.random.default_rng(0)
+    for _ in range(3000):
+        q = int(rng.integers(2, 6))
+        features = np.zeros((64, 7, q))
+        rows = int(rng.integers(1, q))
+        features[:, :rows] = rng.standard_normal((64, rows, q))
+        assert pseudo_inverses(features)[1].all()
 
 
 @given(
