@@ -28,6 +28,7 @@ from colora_theory.linalg import haar
 def _several_blocks_and_single_precision(monkeypatch: pytest.MonkeyPatch) -> None:
     """Blocks of a user or two and single-precision copies, which only large data would have otherwise."""
     monkeypatch.setattr(shared_model, "CACHE_BYTES", 600)
+    monkeypatch.setattr(shared_model, "_NEAR", 0)
     monkeypatch.setattr(shared_model, "_ROUND", 3)
     monkeypatch.setattr(shared_model, "_HEAVY", 0)
 

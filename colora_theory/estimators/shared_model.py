@@ -28,6 +28,8 @@ from colora_theory.linalg import (
 
 #: Cachefuls of covariates in a round: users enough for their factorizations to be batched, still near the cache.
 _ROUND = 2
+#: Bytes of data that stay in a last-level cache: one block, since more of them would only cost calls.
+_NEAR = 1 << 23
 #: Bytes of one user's covariates from which on the traffic of memory is what a product costs.
 _HEAVY = 1 << 18
 #: Relative accuracy of an inner solve down to which products may read single-precision covariates.
@@ -96,7 +98,8 @@ class SharedModel:
         self.counts = data.counts.astype(float)
         self.num_observations = data.num_observations
         self.energy = float(np.vdot(self.y, self.y))
-        step = max(1, CACHE_BYTES // max(1, self.x[0].nbytes))
+        size = self.x.nbytes if self.x.nbytes <= _NEAR else CACHE_BYTES
+        step = max(1, size // max(1, self.x[0].nbytes))
         #: Blocks of users that fit in the cache, and rounds of several blocks.
         self.blocks, self.rounds = self._cut(step), self._cut(_ROUND * step)
         self._single = np.empty(self.x.shape, np.float32) if self.x[0].nbytes >= _HEAVY else None
