@@ -22,17 +22,19 @@ from typing import Any
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from colora_theory import metrics, workers
-from colora_theory.data import sample_data
+from colora_theory.engine import pools as workers
+from colora_theory.engine.run import run
+from colora_theory.engine.trial import Recipe
 from colora_theory.estimators import Estimator, Fit
 from colora_theory.estimators.base import register
-from colora_theory.results import Results
-from colora_theory.status import status
-from colora_theory.store import Writer
-from colora_theory.study import Study
-from colora_theory.sweep import run
-from colora_theory.trial import Recipe, Row
-from colora_theory.truth import sample_truth
+from colora_theory.model import metrics
+from colora_theory.model.sampling import sample_data
+from colora_theory.model.truth import sample_truth
+from colora_theory.results.results import Results
+from colora_theory.results.rows import Row
+from colora_theory.results.status import status
+from colora_theory.results.store import Writer
+from colora_theory.studies.study import Study
 
 
 @register

@@ -9,35 +9,42 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from colora_theory import estimators, guarantees, metrics, testing
-    from colora_theory.data import Dataset, sample_data
+    from colora_theory import estimators, guarantees, testing
+    from colora_theory.engine.run import run
     from colora_theory.errors import InputError
-    from colora_theory.linalg import subspace_distance
-    from colora_theory.problem import Problem
+    from colora_theory.model import metrics
+    from colora_theory.model.dataset import Dataset
+    from colora_theory.model.linalg import subspace_distance
+    from colora_theory.model.problem import Problem
+    from colora_theory.model.sampling import sample_data
+    from colora_theory.model.truth import Truth, sample_truth
     from colora_theory.regressor import CoLoRARegressor
-    from colora_theory.results import Results
-    from colora_theory.study import Study
-    from colora_theory.sweep import run
-    from colora_theory.truth import Truth, sample_truth
-    from colora_theory.verdicts import Verdict, check
+    from colora_theory.results.results import Results
+    from colora_theory.studies.study import Study
+    from colora_theory.verdicts.check import Verdict, check
 
 __version__ = "0.1.0"
 
-_MODULES = ("estimators", "guarantees", "metrics", "testing")
+_MODULES = {
+    "estimators": "estimators",
+    "guarantees": "guarantees",
+    "metrics": "model.metrics",
+    "testing": "testing",
+}
 _HOMES = {
     "CoLoRARegressor": "regressor",
-    "Dataset": "data",
+    "Dataset": "model.dataset",
     "InputError": "errors",
-    "Problem": "problem",
-    "Results": "results",
-    "Study": "study",
-    "Truth": "truth",
-    "Verdict": "verdicts",
-    "check": "verdicts",
-    "run": "sweep",
-    "sample_data": "data",
-    "sample_truth": "truth",
-    "subspace_distance": "linalg",
+    "Problem": "model.problem",
+    "Results": "results.results",
+    "Study": "studies.study",
+    "Truth": "model.truth",
+    "Verdict": "verdicts.judge",
+    "check": "verdicts.check",
+    "run": "engine.run",
+    "sample_data": "model.sampling",
+    "sample_truth": "model.truth",
+    "subspace_distance": "model.linalg",
 }
 
 __all__ = [  # noqa: RUF022 (grouped: modules, then names)
@@ -63,7 +70,7 @@ __all__ = [  # noqa: RUF022 (grouped: modules, then names)
 
 def __getattr__(name: str) -> Any:
     if name in _MODULES:
-        return importlib.import_module(f"colora_theory.{name}")
+        return importlib.import_module(f"colora_theory.{_MODULES[name]}")
     if name in _HOMES:
         return getattr(importlib.import_module(f"colora_theory.{_HOMES[name]}"), name)
     raise AttributeError(f"module 'colora_theory' has no attribute {name!r}")

@@ -15,7 +15,7 @@ import click
 from colora_theory.errors import InputError
 
 if TYPE_CHECKING:
-    from colora_theory.results import Results
+    from colora_theory.results.results import Results
 
 DONE, VIOLATED, REFUSED, TOO_MANY_FAILURES, INTERRUPTED = 0, 1, 2, 3, 130
 
@@ -89,8 +89,8 @@ def run(
     **options: Any,
 ) -> None:
     """Run the study file STUDY, or resume it, and draw its figures."""
-    from colora_theory.study import Study
-    from colora_theory.sweep import run as sweep
+    from colora_theory.engine.run import run as sweep
+    from colora_theory.studies.study import Study
 
     signal.signal(signal.SIGTERM, _terminate)
     results = sweep(Study.from_toml(study, overrides, quick=quick), out, n_jobs=jobs, quiet=quiet, **options)
@@ -118,7 +118,7 @@ def _terminate(signum: int, frame: Any) -> NoReturn:
 def _draw(results: Results, folder: Path | None, style: str) -> list[Path]:
     if not results.study.figures:
         return []
-    from colora_theory.plots import draw
+    from colora_theory.figures.draw import draw
 
     drawn: list[Path] = draw(results, folder or results.path / "figures", style)
     return drawn
@@ -129,8 +129,8 @@ def _draw(results: Results, folder: Path | None, style: str) -> list[Path]:
 @as_json
 def status(run: Path, as_json: bool) -> None:
     """Tell how far RUN (a folder, or a copy of its store) is: done, failed, missing, Monte Carlo errors, time."""
-    from colora_theory.status import status as state
-    from colora_theory.status import told
+    from colora_theory.results.status import status as state
+    from colora_theory.results.status import told
 
     click.echo(json.dumps(state(run)) if as_json else told(state(run)))
 
@@ -141,8 +141,8 @@ def status(run: Path, as_json: bool) -> None:
 @click.pass_context
 def check(ctx: click.Context, run: Path, as_json: bool) -> None:
     """Compare the results in RUN with the study's guarantees; exit 1 if one is violated."""
-    from colora_theory.results import Results
-    from colora_theory.verdicts import check as verdicts
+    from colora_theory.results.results import Results
+    from colora_theory.verdicts.check import check as verdicts
 
     found = verdicts(Results.open(run))
     if as_json:
@@ -163,7 +163,7 @@ def check(ctx: click.Context, run: Path, as_json: bool) -> None:
 @as_json
 def plot(run: Path, figures: Path | None, style: str, as_json: bool) -> None:
     """Draw the figures of the study in RUN."""
-    from colora_theory.results import Results
+    from colora_theory.results.results import Results
 
     results = Results.open(run)
     if not results.study.figures:
@@ -180,8 +180,8 @@ def plot(run: Path, figures: Path | None, style: str, as_json: bool) -> None:
 @in_style
 def report(runs: Sequence[Path], out: Path, style: str) -> None:
     """Write one self-contained HTML page about finished studies."""
-    from colora_theory.report import write
-    from colora_theory.results import Results
+    from colora_theory.reports.html import write
+    from colora_theory.results.results import Results
 
     write([Results.open(path) for path in runs], out, style)
     click.echo(str(out))
@@ -194,7 +194,7 @@ def report(runs: Sequence[Path], out: Path, style: str) -> None:
 @as_json
 def merge(shards: Sequence[Path], out: Path, accept_version: bool, as_json: bool) -> None:
     """Put the results of several SHARDS of one study into one folder. May be repeated."""
-    from colora_theory.merge import merge as join
+    from colora_theory.results.merge import merge as join
 
     rows, failed = join(shards, out, accept_version=accept_version).counts()
     found = {"out": str(out), "rows": rows, "failed": failed}
@@ -214,8 +214,8 @@ def merge(shards: Sequence[Path], out: Path, accept_version: bool, as_json: bool
 )
 def export(run: Path, out: Path | None, kind: str) -> None:
     """Write the results in RUN as a table."""
-    from colora_theory.export import write
-    from colora_theory.results import Results
+    from colora_theory.results.export import write
+    from colora_theory.results.results import Results
 
     write(Results.open(run), kind, out, sys.stdout)
 
@@ -225,7 +225,7 @@ def export(run: Path, out: Path | None, kind: str) -> None:
 @click.option("--template", default="recovery", show_default=True, help="recovery, phase or comparison.")
 def init(file: Path, template: str) -> None:
     """Write a commented study file to start from."""
-    from colora_theory.templates import write
+    from colora_theory.studies.templates import write
 
     write(file, template)
     click.echo(f"{file}; run it with: colora-theory run {file}")
@@ -240,9 +240,9 @@ def init(file: Path, template: str) -> None:
 @as_json
 def plan(study: Path, overrides: Sequence[str], jobs: int, pilot: int, quick: bool, as_json: bool) -> None:
     """Run a short pilot of STUDY and tell the trials needed, the time and the memory. Stores nothing."""
-    from colora_theory.plan import plan as extrapolate
-    from colora_theory.plan import told
-    from colora_theory.study import Study
+    from colora_theory.engine.plan import plan as extrapolate
+    from colora_theory.engine.plan import told
+    from colora_theory.studies.study import Study
 
     found = extrapolate(Study.from_toml(study, overrides, quick=quick), pilot=pilot, n_jobs=jobs)
     click.echo(json.dumps(found) if as_json else told(found))
@@ -259,8 +259,8 @@ def reproduce(ctx: click.Context, /, run: Path, cell: str, trial: int, as_json: 
 
     Bitwise on the machine and versions of the run, to 1e-6 (relative) elsewhere.
     """
-    from colora_theory.reproduce import reproduce as again
-    from colora_theory.results import Results
+    from colora_theory.engine.reproduce import reproduce as again
+    from colora_theory.results.results import Results
 
     found = again(Results.open(run), cell, trial)
     if as_json:
@@ -300,8 +300,8 @@ def reproduce_all(
     only: Sequence[str],
 ) -> None:
     """Run every study in EXPERIMENTS, draw every figure, and write the gallery EXPERIMENTS/README.md."""
-    from colora_theory.gallery import reproduce_all as everything
-    from colora_theory.gallery import write_pages
+    from colora_theory.reports.gallery import reproduce_all as everything
+    from colora_theory.reports.gallery import write_pages
 
     figures = figures or (out / "figures" if quick else Path("figures"))
     done = everything(experiments, out, figures, quick=quick, jobs=jobs, only=only, tell=click.echo)
@@ -324,16 +324,9 @@ def reproduce_all(
 @as_json
 def guarantees(name: str | None, as_json: bool) -> None:
     """List the guarantees, or print the full statement of NAME."""
-    from colora_theory import guarantees as registry
+    from colora_theory.reports import catalogue
 
-    if name is not None:
-        g = registry.get(name)
-        about = {"name": g.name, "kind": g.kind, "source": g.source, "metric": g.metric, "statement": g.statement}
-        text = f"{g.name} ({g.kind})\nsource: {g.source}\nmetric: {g.metric}\n\n{g.statement}"
-        click.echo(json.dumps(about) if as_json else text)
-        return
-    entries = [[g.name, g.kind, g.source, g.title] for g in registry.all()]
-    _list(["name", "kind", "source", "statement"], entries, as_json)
+    click.echo(catalogue.guarantees(name, as_json))
 
 
 @main.command()
@@ -341,25 +334,9 @@ def guarantees(name: str | None, as_json: bool) -> None:
 @as_json
 def estimators(name: str | None, as_json: bool) -> None:
     """List the estimators, or describe NAME."""
-    from colora_theory import estimators as registry
+    from colora_theory.reports import catalogue
 
-    if name is not None:
-        cls = registry.get(name)
-        about = {"name": cls.name, "parameters": list(cls.parameters()), "text": (cls.__doc__ or "").strip()}
-        text = f"{cls.name}\nparameters: {', '.join(cls.parameters()) or 'none'}\n\n{about['text']}"
-        click.echo(json.dumps(about) if as_json else text)
-        return
-    entries = [[e.name, ", ".join(e.parameters()), e.summary()] for e in registry.all()]
-    _list(["name", "parameters", "method"], entries, as_json)
-
-
-def _list(head: list[str], entries: list[list[Any]], as_json: bool) -> None:
-    from colora_theory.status import table
-
-    if as_json:
-        click.echo(json.dumps([dict(zip(head, entry, strict=True)) for entry in entries]))
-    else:
-        click.echo("\n".join(table(head, entries)))
+    click.echo(catalogue.estimators(name, as_json))
 
 
 if __name__ == "__main__":

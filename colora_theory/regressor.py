@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from colora_theory.data import Dataset, numbers
 from colora_theory.errors import InputError
 from colora_theory.estimators import get
-from colora_theory.linalg import Array, minimum_norm
+from colora_theory.model.dataset import Dataset, numbers
+from colora_theory.model.linalg import Array, minimum_norm
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike

@@ -21,18 +21,20 @@ from typing import Any, Final
 
 import numpy as np
 
-from colora_theory import estimators, guarantees, metrics
-from colora_theory.data import Dataset, sample_data
+from colora_theory import estimators, guarantees
+from colora_theory.engine.trial import DATA, ESTIMATOR, TRUTH, describe, stream
 from colora_theory.errors import InputError, nearest
 from colora_theory.estimators import Estimator, Fit
-from colora_theory.evidence import MIN_TRIALS, Claim, Sample, Verdict, judge
-from colora_theory.grid_evidence import judge_rate
 from colora_theory.guarantees import Guarantee
-from colora_theory.problem import Problem
-from colora_theory.study import Cell
-from colora_theory.trial import DATA, ESTIMATOR, TRUTH, describe, stream
-from colora_theory.truth import Truth, sample_truth
-from colora_theory.verdicts import claim_of, inapplicable, is_scaling
+from colora_theory.model import metrics
+from colora_theory.model.dataset import Dataset
+from colora_theory.model.problem import Problem
+from colora_theory.model.sampling import sample_data
+from colora_theory.model.truth import Truth, sample_truth
+from colora_theory.studies.study import Cell
+from colora_theory.verdicts.check import claim_of, inapplicable, is_scaling
+from colora_theory.verdicts.judge import MIN_TRIALS, Claim, Sample, Verdict, judge
+from colora_theory.verdicts.scaling import judge_rate
 
 __all__ = ["assert_guarantee", "assert_holds", "assert_rate", "replay"]
 

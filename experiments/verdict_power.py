@@ -23,11 +23,11 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 import colora_theory as ct
-from colora_theory.evidence import Claim, Sample, clopper_pearson, judge
-from colora_theory.linalg import least_squares
-from colora_theory.manifest import manifest
-from colora_theory.plots import finish, put_beside, write
-from colora_theory.styles import COLOURS, MARKERS, WIDTHS, context
+from colora_theory.engine.machine import manifest
+from colora_theory.figures.draw import finish, put_beside, write
+from colora_theory.figures.style import COLOURS, MARKERS, WIDTHS, context
+from colora_theory.model.linalg import least_squares
+from colora_theory.verdicts.judge import Claim, Sample, clopper_pearson, judge
 
 mpl.use("Agg")
 import matplotlib.pyplot as plt

@@ -8,7 +8,7 @@ from conftest import draw
 from scipy.linalg import solve_sylvester
 
 import colora_theory as ct
-from colora_theory.estimators.adapter_descent import adjusted_gradients, diagonal_sylvester
+from colora_theory.estimators.lora_gradient import adjusted_gradients, diagonal_sylvester
 
 get = ct.estimators.get
 

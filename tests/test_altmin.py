@@ -10,7 +10,8 @@ from reference import altmin_sweep
 import colora_theory as ct
 from colora_theory.estimators.altmin import AltMin
 from colora_theory.estimators.starts import start as starting_subspaces
-from colora_theory.linalg import haar
+from colora_theory.model.dataset import predict
+from colora_theory.model.linalg import haar
 
 
 def distances(fit, truth) -> tuple[float, float]:  # type: ignore[no-untyped-def]
@@ -114,7 +115,7 @@ def test_rotation_permutation_and_pretrained_weight_change_nothing(shape: dict[s
         w0 = 10 * rng.standard_normal((p.dim_in, p.dim_out))
         shifted = ct.Dataset(
             covariates=data.covariates,
-            responses=data.responses + ct.data.predict(data.covariates, w0),
+            responses=data.responses + predict(data.covariates, w0),
             counts=data.counts,
             pretrained=w0,
         )

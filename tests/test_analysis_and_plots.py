@@ -14,7 +14,9 @@ import pytest
 from scipy import stats
 
 import colora_theory as ct
-from colora_theory import analysis, panels, plots, tables
+from colora_theory.figures import draw as plots
+from colora_theory.figures import panels, tables
+from colora_theory.verdicts import statistics as analysis
 
 STUDY = """
 schema = 1
@@ -183,7 +185,7 @@ def kinds(tmp_path_factory: pytest.TempPathFactory) -> ct.Results:
 
 
 def test_threshold_lines_lie_where_the_claims_say(kinds: ct.Results) -> None:
-    drawn_from = tables.tables_of(kinds, kinds.study.figures[0])
+    drawn_from = plots.tables_of(kinds, kinds.study.figures[0])
     counting = ct.guarantees.get("counting")
     base = kinds.study.cells[0].problem
     for _, row in drawn_from["overlay:counting"].iterrows():
@@ -198,11 +200,11 @@ def test_threshold_lines_lie_where_the_claims_say(kinds: ct.Results) -> None:
         assert math.isnan(below) or below >= 0.5 or samples == 2
     figure = kinds.study.figures[0].model_copy(update={"overlay": ["grip_gordon"], "levels": {}})
     with pytest.raises(ct.InputError, match="no threshold in 'num_samples'"):
-        tables.tables_of(kinds, figure)
+        plots.tables_of(kinds, figure)
 
 
 def test_courses_are_the_runs_and_claims_follow_them(kinds: ct.Results) -> None:
-    drawn_from = tables.tables_of(kinds, kinds.study.figures[1])
+    drawn_from = plots.tables_of(kinds, kinds.study.figures[1])
     points = drawn_from["points"]
     assert points["line"].iloc[0] == "many"
     assert set(points["num_users"]) == {16}
@@ -227,7 +229,7 @@ def test_every_kind_can_be_drawn_again_from_its_stored_tables(kinds: ct.Results,
 
 def test_nothing_overlaps_the_data_and_nothing_is_cut_off(kinds: ct.Results) -> None:
     for figure in kinds.study.figures:
-        picture = plots.draw_one(kinds.study, figure, tables.tables_of(kinds, figure))
+        picture = plots.draw_one(kinds.study, figure, plots.tables_of(kinds, figure))
         picture.canvas.draw()
         page = picture.bbox
         frames = [axes.get_window_extent() for axes in picture.axes]
@@ -247,7 +249,7 @@ def test_nothing_overlaps_the_data_and_nothing_is_cut_off(kinds: ct.Results) -> 
 def test_styles_of_ones_own(results: ct.Results, tmp_path: Path) -> None:
     (tmp_path / "mine.mplstyle").write_text("font.size: 16\naxes.facecolor: eeeeee\n")
     figure = results.study.figures[0]
-    drawn_from = tables.tables_of(results, figure)
+    drawn_from = plots.tables_of(results, figure)
     plain, mine = (
         plots.draw_one(results.study, figure, drawn_from, style)
         for style in ("paper", str(tmp_path / "mine.mplstyle"))
@@ -264,7 +266,7 @@ def test_styles_of_ones_own(results: ct.Results, tmp_path: Path) -> None:
 @pytest.mark.parametrize("style", ["paper", "talk"])
 def test_the_picture_shows_the_table(results: ct.Results, style: str) -> None:
     figure = results.study.figures[0]
-    drawn_from = tables.tables_of(results, figure)
+    drawn_from = plots.tables_of(results, figure)
     picture = plots.draw_one(results.study, figure, drawn_from, style)
     (axes,) = picture.axes
     legend = [text.get_text() for text in picture.legends[0].get_texts()]

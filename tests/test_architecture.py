@@ -14,8 +14,34 @@ import colora_theory as ct
 PACKAGE = Path(ct.__file__).parent
 
 
-def imported(path: Path) -> set[str]:
-    """Modules of the package that a file imports at run time, as dotted names without the package."""
+#: From the ground floor up; a module may import its own room and the rooms before it.
+ROOMS = [
+    ("errors",),
+    ("registry", "model"),
+    ("estimators", "guarantees"),  # never each other
+    ("studies", "regressor"),
+    ("results",),
+    ("verdicts", "engine"),
+    ("figures", "testing"),
+    ("reports", "pytest_plugin"),
+    ("cli",),
+]
+LEVELS = 12
+LONGEST = 370
+MOST_AT_THE_TOP = 9
+
+
+def module_of(path: Path) -> str:
+    """Dotted name inside the package; "" for the package itself."""
+    parts = path.relative_to(PACKAGE).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+MODULES = {module_of(path): path for path in sorted(PACKAGE.rglob("*.py"))}
+
+
+def imported(name: str) -> set[str]:
+    """Modules of the package that a module imports at run time, also inside its functions."""
     found: set[str] = set()
 
     def visit(node: ast.AST) -> None:
@@ -23,62 +49,80 @@ def imported(path: Path) -> set[str]:
             if isinstance(child, ast.If) and "TYPE_CHECKING" in ast.dump(child.test):
                 continue
             if isinstance(child, ast.Import):
-                found.update(name.name for name in child.names)
+                found.update(each.name for each in child.names)
             elif isinstance(child, ast.ImportFrom) and child.module:
-                found.add(child.module)
-                found.update(f"{child.module}.{name.name}" for name in child.names)
+                inner = {f"{child.module}.{each.name}" for each in child.names}
+                modules = {each for each in inner if each.removeprefix("colora_theory.") in MODULES}
+                found.update(modules)
+                if modules != inner:  # names that live in the module itself
+                    found.add(child.module)
             visit(child)
 
-    visit(ast.parse(path.read_text()))
-    return {name.removeprefix("colora_theory.") for name in found if name.startswith("colora_theory.")}
+    visit(ast.parse(MODULES[name].read_text(encoding="utf-8")))
+    inside = {each.partition(".")[2] for each in found if each.split(".")[0] == "colora_theory"}
+    return (inside & set(MODULES)) - {name}
 
 
-def files(room: str) -> list[Path]:
-    return sorted((PACKAGE / room).rglob("*.py")) if (PACKAGE / room).is_dir() else [PACKAGE / f"{room}.py"]
+IMPORTS = {name: imported(name) for name in MODULES}
 
 
-def uses(room: str, other: str) -> list[str]:
-    return [
-        f"{path.name} imports {name}"
-        for path in files(room)
-        for name in imported(path)
-        if name == other or name.startswith(f"{other}.")
-    ]
+def room_of(name: str) -> int:
+    floors = {room: floor for floor, rooms in enumerate(ROOMS) for room in rooms}
+    return floors[name.split(".")[0]]
 
 
-def test_guarantees_never_import_estimators() -> None:
-    """Theory cannot peek at the answer."""
-    assert not uses("guarantees", "estimators")
+def reached(name: str) -> set[str]:
+    """Everything that is loaded with a module, directly or not."""
+    seen: set[str] = set()
+    waiting = [name]
+    while waiting:
+        for other in IMPORTS[waiting.pop()] - seen:
+            seen.add(other)
+            waiting.append(other)
+    return seen
 
 
-def test_estimators_never_see_a_truth() -> None:
-    for room in ("truth", "guarantees", "metrics"):
-        assert not uses("estimators", room)
+@pytest.mark.parametrize("name", sorted(set(MODULES) - {""}))
+def test_imports_run_downward(name: str) -> None:
+    """Every module is in a room, and imports only from its own or a lower one."""
+    room, floor = name.split(".")[0], room_of(name)
+    for other in IMPORTS[name] - {""}:  # the bare package holds the version and loads nothing
+        lower = room_of(other) < floor or other.split(".")[0] == room
+        assert lower, f"{name} imports {other}, which is not below it"
 
 
-#: From the ground floor up; a room may use the rooms before it.
-FLOORS = [
-    ["errors"],
-    ["registry", "linalg"],
-    ["problem"],
-    ["truth"],
-    ["data"],
-    ["metrics", "estimators", "guarantees"],
-    ["study"],
-    ["trial"],
-    ["sweep", "verdicts", "testing"],
-    ["analysis"],
-    ["plots"],
-    ["cli"],
-]
+def test_no_circles_and_few_levels() -> None:
+    levels: dict[str, int] = {}
+
+    def level(name: str, path: tuple[str, ...]) -> int:
+        assert name not in path, f"a circle of imports: {' → '.join((*path, name))}"
+        if name not in levels:
+            levels[name] = 1 + max((level(other, (*path, name)) for other in IMPORTS[name] - {""}), default=0)
+        return levels[name]
+
+    deepest = max(MODULES, key=lambda name: level(name, ()))
+    assert levels[deepest] <= LEVELS, f"{deepest} stands on {levels[deepest]} levels of imports"
 
 
-def test_imports_run_downward() -> None:
-    for level, rooms in enumerate(FLOORS):
-        above = [other for floor in FLOORS[level + 1 :] for other in floor]
-        for room in rooms:
-            for other in above:
-                assert not uses(room, other), f"{room} is below {other}"
+def test_estimators_cannot_reach_a_truth() -> None:
+    """Neither directly nor through anything they import: theory's answers stay out of their sight."""
+    for name in MODULES:
+        if name.split(".")[0] == "estimators":
+            assert not {"model.truth", "model.sampling", "model.metrics"} & reached(name), name
+
+
+def test_files_are_read_in_one_sitting() -> None:
+    at_the_top = [name for name in MODULES if "." not in name and MODULES[name].stem != "__init__"]
+    assert len(at_the_top) + 1 <= MOST_AT_THE_TOP  # and the package's own file
+    for name, path in MODULES.items():
+        lines = len(path.read_text(encoding="utf-8").splitlines())
+        assert lines <= LONGEST, f"{name} has {lines} lines"
+
+
+def test_every_room_says_what_may_live_there() -> None:
+    for name, path in MODULES.items():
+        text = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8")))
+        assert text, f"{name} has no docstring"
 
 
 @pytest.mark.parametrize("heavy", ["numpy", "scipy", "pandas", "matplotlib", "pydantic", "joblib"])

@@ -158,7 +158,7 @@ def test_refusals_exit_2_and_leave_nothing_behind(study, tmp_path, arguments, me
 
 def test_a_violated_verdict_exits_1(study, monkeypatch):
     call("run", study, "--quiet", "--no-plot", "--quick", "--backend", "inline")
-    from colora_theory import verdicts
+    from colora_theory.verdicts import check as verdicts
 
     monkeypatch.setattr(verdicts, "check", lambda results: [SimpleNamespace(status="violated")])
     result = CliRunner().invoke(main, ["check", "runs/tiny-quick"])
@@ -169,7 +169,7 @@ def test_a_violated_verdict_exits_1(study, monkeypatch):
 
 def test_a_trial_that_differs_exits_1(study, monkeypatch):
     call("run", study, "--quiet", "--no-plot", "--quick", "--backend", "inline")
-    from colora_theory.trial import Recipe
+    from colora_theory.engine.trial import Recipe
 
     real = Recipe.of
 
@@ -189,7 +189,7 @@ def test_a_full_disk_exits_2_in_one_sentence(study, monkeypatch):
     def full(*args, **kwargs):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("colora_theory.sweep.describe_folder", full)
+    monkeypatch.setattr("colora_theory.engine.run.describe_folder", full)
     assert "No space left on device; what is stored is kept" in call("run", study, "--quiet", code=2)
 
 
@@ -203,7 +203,7 @@ def test_interruptions_exit_130(study, monkeypatch):
     def interrupted(*args, **kwargs):
         cli._terminate(15, None)
 
-    monkeypatch.setattr("colora_theory.sweep.run", interrupted)
+    monkeypatch.setattr("colora_theory.engine.run.run", interrupted)
     assert "the same command resumes" in call("run", study, code=130)
 
 
@@ -232,7 +232,7 @@ def test_status_loads_nothing_heavy(study):
 
 
 def test_progress_is_told_in_lines_off_a_terminal_and_as_a_bar_on_one(monkeypatch, capsys):
-    from colora_theory.progress import Progress, duration
+    from colora_theory.engine.progress import Progress, duration
 
     lines = Progress(10, seconds=0.0)
     lines.update(4, 1)

@@ -12,10 +12,10 @@ import pandas as pd
 import pytest
 from distributed import Client, LocalCluster
 
+from colora_theory.engine.run import run
 from colora_theory.errors import EngineError
-from colora_theory.results import Results
-from colora_theory.study import Study
-from colora_theory.sweep import run
+from colora_theory.results.results import Results
+from colora_theory.studies.study import Study
 
 
 @pytest.fixture(autouse=True)

@@ -10,7 +10,7 @@ from conftest import draw
 
 import colora_theory as ct
 from colora_theory.estimators import Estimator
-from colora_theory.linalg import haar
+from colora_theory.model.linalg import haar
 
 ALL = ct.estimators.names()
 #: Agreement of two fits that are equal but for the order of rounding, and where descent was stopped by it.

@@ -9,10 +9,12 @@ import pytest
 from scipy import stats
 
 import colora_theory as ct
-from colora_theory import guarantees, verdicts
-from colora_theory.evidence import Claim, Sample, Verdict, judge, p_value, skewed_mean
-from colora_theory.grid_evidence import judge_pooled, judge_rate, log_log_slope, pooled_p
-from colora_theory.results import Results
+from colora_theory import guarantees
+from colora_theory.results.results import Results
+from colora_theory.studies.study import Cell
+from colora_theory.verdicts import check as verdicts
+from colora_theory.verdicts.judge import Claim, Sample, Verdict, judge, p_value, skewed_mean
+from colora_theory.verdicts.scaling import judge_pooled, judge_rate, log_log_slope, pooled_p
 
 
 @pytest.mark.parametrize(
@@ -163,7 +165,7 @@ def group(name: str, observed: list[np.ndarray]) -> verdicts._Group:
     made = verdicts._Group(guarantee, "an estimator", 0.01, None)
     for number, values in enumerate(observed):
         problem = ct.Problem(num_users=2, num_samples=30 + number, dim_in=4, rank=1, noise_std=0.5)
-        cell = ct.study.Cell.of(problem, {"num_samples": 30 + number})
+        cell = Cell.of(problem, {"num_samples": 30 + number})
         claimed = 1.0 if verdicts.is_scaling(guarantee) else guarantee.value(problem)
         claim = verdicts.claim_of(guarantee, problem)
         made.cells.append((cell, claim, Sample.of(values * claimed, claimed), ""))

@@ -13,8 +13,9 @@ import pytest
 from click.testing import CliRunner
 
 import colora_theory as ct
-from colora_theory import gallery, plots
 from colora_theory.cli import main
+from colora_theory.figures import draw as plots
+from colora_theory.reports import gallery
 
 ROOT = Path(__file__).parent.parent
 EXPERIMENTS, FIGURES = ROOT / "experiments", ROOT / "figures"

@@ -12,7 +12,7 @@ import colora_theory as ct
 from colora_theory.estimators.altmin import AltMin
 from colora_theory.estimators.gauss_newton import GaussNewton, NewtonSystem
 from colora_theory.estimators.shared_model import SharedModel
-from colora_theory.linalg import haar
+from colora_theory.model.linalg import haar
 
 
 def test_step_equals_the_dense_least_squares_solution(shape: dict[str, object]) -> None:

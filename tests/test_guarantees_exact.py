@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 import colora_theory as ct
-from colora_theory.guarantees.identities import gaussian_risk
+from colora_theory.guarantees.finite_sample_risk import gaussian_risk
 from colora_theory.guarantees.tangent import tangent_system
-from colora_theory.linalg import minimum_norm
+from colora_theory.model.linalg import minimum_norm
 
 #: |z| beyond which a mean is called wrong: false-alarm probability 1e-6, two-sided.
 Z = 4.9

@@ -10,8 +10,6 @@ from scipy import stats
 from test_guarantees_exact import EVERY_SHAPE, Z, dense_jacobians, draw
 
 import colora_theory as ct
-from colora_theory.evidence import Claim, Sample, judge
-from colora_theory.guarantees.dynamics import core_objectives, local_rate, unequal_edge
 from colora_theory.guarantees.genies import gaussian_factor_level, known_cores_level
 from colora_theory.guarantees.grip import (
     capped_shares,
@@ -21,12 +19,14 @@ from colora_theory.guarantees.grip import (
     realised_constant,
     tangent_extremes,
 )
-from colora_theory.guarantees.lora import lora_pro_gradients
+from colora_theory.guarantees.local_contraction import core_objectives, local_rate, unequal_edge
+from colora_theory.guarantees.lora_pro import lora_pro_gradients
 from colora_theory.guarantees.moments import distinct_pair_moment, split_half_moment, squared_response_moment
 from colora_theory.guarantees.oracle_inequality import noise_size
 from colora_theory.guarantees.sweep_map import SweepMap
 from colora_theory.guarantees.tangent import tangent_system
-from colora_theory.verdicts import claim_of
+from colora_theory.verdicts.check import claim_of
+from colora_theory.verdicts.judge import Claim, Sample, judge
 
 get = ct.guarantees.get
 

@@ -12,7 +12,7 @@ import pytest
 from click.testing import CliRunner
 
 from colora_theory.cli import main
-from colora_theory.store import FILE
+from colora_theory.results.store import FILE
 
 STUDY = """schema = 1
 name = "tiny"
@@ -68,13 +68,13 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         ("seed = 1", "seed = -1", "seed must be"),
         ("seed = 1", "seed = 1.5", "seed must be"),
         ("[grid]", "[gird]", "did you mean 'grid'"),
-        ("rank = 2", "rank = 0", "rank must be at least 1"),
+        ("rank = 2", "rank = 0", "rank must be an integer ≥ 1"),
         ("rank = 2", "rank = 99", "rank must be at most"),
         ("rank = 2", 'rank = "two"', "rank must be an integer"),
-        ("noise_std = 0.1", "noise_std = nan", "noise_std must be a finite number"),
-        ("noise_std = 0.1", "noise_std = inf", "noise_std must be a finite number"),
+        ("noise_std = 0.1", "noise_std = nan", "noise_std must be a number"),
+        ("noise_std = 0.1", "noise_std = inf", "noise_std must be a number"),
         ("noise_std = 0.1", "noise_std = 1e-200", "noise_std must be 0 or between 1e-150 and 1e150"),
-        ("num_users = [3, 4]", "num_users = [0]", "num_users must be at least 1"),
+        ("num_users = [3, 4]", "num_users = [0]", "num_users must be an integer ≥ 1"),
         ("num_users = [3, 4]", "num_users = []", "at least 1 item"),
         ("num_users = [3, 4]", "num_users = [3, 3]", "the grid holds one problem twice"),
         ("num_users = [3, 4]", "num_users = [1000000000]", "needs"),

@@ -9,9 +9,9 @@ from test_estimators import DEFINED
 from test_numerical_edges import DESIGNS, SHARED, objective, problem_of, run
 
 import colora_theory as ct
-from colora_theory import metrics
-from colora_theory.data import predict
 from colora_theory.estimators.span import missing_directions
+from colora_theory.model import metrics
+from colora_theory.model.dataset import predict
 
 #: Every user alone, by least squares.
 ALONE = ("full_finetuning", "lora")

@@ -21,7 +21,7 @@ from colora_theory.estimators.shared_model import (
     weighted_square,
 )
 from colora_theory.estimators.starts import leading, leading_of_product, start
-from colora_theory.linalg import haar
+from colora_theory.model.linalg import haar
 
 
 @pytest.fixture(autouse=True)

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from colora_theory.linalg import (
+from colora_theory.model.linalg import (
     bartlett,
     conjugate_gradients,
     haar,

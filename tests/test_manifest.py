@@ -5,8 +5,8 @@ from __future__ import annotations
 import subprocess
 from pathlib import Path
 
-from colora_theory import manifest as module
-from colora_theory.manifest import manifest, same_numbers
+from colora_theory.engine import machine as module
+from colora_theory.engine.machine import manifest, same_numbers
 
 
 def test_it_names_versions_blas_processor_and_commit():

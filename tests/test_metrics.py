@@ -9,8 +9,8 @@ import pytest
 from conftest import draw
 
 import colora_theory as ct
-from colora_theory import metrics
 from colora_theory.estimators import Fit
+from colora_theory.model import metrics
 
 
 def fit_of(truth: ct.Truth, shift: float) -> Fit:

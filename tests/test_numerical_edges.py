@@ -9,11 +9,11 @@ from conftest import draw
 from test_estimators import ALL, DEFINED, make
 
 import colora_theory as ct
-from colora_theory import metrics
-from colora_theory.data import predict
 from colora_theory.estimators import Fit
-from colora_theory.estimators.units import exponents
-from colora_theory.linalg import haar
+from colora_theory.estimators.scaling import exponents
+from colora_theory.model import metrics
+from colora_theory.model.dataset import predict
+from colora_theory.model.linalg import haar
 
 EPS = float(np.finfo(float).eps)
 DESIGNS = ("regression", "sensing")

@@ -12,8 +12,8 @@ import pytest
 from browser import Browser
 
 import colora_theory as ct
-from colora_theory import report
-from colora_theory.evidence import Verdict
+from colora_theory.reports import html as report
+from colora_theory.verdicts.judge import Verdict
 
 STUDY = """
 schema = 1

@@ -13,9 +13,9 @@ from sklearn.linear_model import Lasso
 from sklearn.linear_model import Ridge as SklearnRidge
 
 import colora_theory as ct
-from colora_theory.estimators.convex import NuclearNorm, Sparse
+from colora_theory.estimators.proximal import NuclearNorm, Sparse
 from colora_theory.estimators.rank_selection import choose_rank
-from colora_theory.estimators.robust import group_shrink
+from colora_theory.estimators.robust_multitask import group_shrink
 from colora_theory.estimators.starts import distinct_pairs
 
 get = ct.estimators.get

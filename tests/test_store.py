@@ -10,15 +10,15 @@ import engine_fakes
 import numpy as np
 import pytest
 
-from colora_theory import store
+from colora_theory.engine.run import run
 from colora_theory.errors import InputError
-from colora_theory.export import write as export
-from colora_theory.merge import merge
-from colora_theory.results import Results
-from colora_theory.status import status, told
-from colora_theory.study import Study
-from colora_theory.sweep import run
-from colora_theory.trial import Row
+from colora_theory.results import store
+from colora_theory.results.export import write as export
+from colora_theory.results.merge import merge
+from colora_theory.results.results import Results
+from colora_theory.results.rows import Row
+from colora_theory.results.status import status, told
+from colora_theory.studies.study import Study
 
 
 @pytest.fixture(autouse=True)

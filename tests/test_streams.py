@@ -12,9 +12,10 @@ import pytest
 from scipy import stats
 
 import colora_theory as ct
-from colora_theory.data import covariance_factor
-from colora_theory.study import Study
-from colora_theory.trial import DATA, ESTIMATOR, TRUTH, Recipe, draw, stream
+from colora_theory.engine.trial import DATA, ESTIMATOR, TRUTH, Recipe, draw, stream
+from colora_theory.model.dataset import predict
+from colora_theory.model.sampling import covariance_factor
+from colora_theory.studies.study import Study
 
 LEVEL = 1e-6
 #: The sampling designs on which raw and sufficient rows are compared, correlated covariates included.
@@ -95,7 +96,7 @@ def test_covariates_and_noise_are_independent_between_users_and_rows(fields: dic
     factor = covariance_factor(p)
     x = data.covariates.reshape(2, n, p.dim_in, -1)
     white = np.linalg.solve(factor.T, x) if factor is not None else x
-    noise = data.responses - ct.data.predict(data.covariates, truth.weights)
+    noise = data.responses - predict(data.covariates, truth.weights)
     parts = [*white.reshape(2, n, -1), *noise.reshape(2, n, -1)]
     columns = np.concatenate([*parts, *(np.roll(part, 1, axis=0) for part in parts)], axis=1)
     correlation = np.corrcoef(columns.T)[np.triu_indices(columns.shape[1], 1)]

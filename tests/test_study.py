@@ -5,10 +5,11 @@ from __future__ import annotations
 import engine_fakes
 import pytest
 
-from colora_theory import metrics, templates
 from colora_theory.errors import InputError
-from colora_theory.overrides import MAX_FILE_BYTES, parse_overrides
-from colora_theory.study import Study, words_of
+from colora_theory.model import metrics
+from colora_theory.studies import templates
+from colora_theory.studies.overrides import MAX_FILE_BYTES, parse_overrides
+from colora_theory.studies.study import Study, words_of
 
 
 @pytest.fixture(autouse=True)
@@ -119,7 +120,7 @@ WRONG = {
     "empty grid": ({"grid": {"num_users": []}}, "grid.num_users must have at least 1 item"),
     "scalar grid": ({"grid": {"num_users": 3}}, "grid.num_users must be a list, got 3"),
     "impossible rank": ({"grid": {"num_users": [1]}}, "rank must be at most"),
-    "impossible field": ({"grid": {"num_users": [3, -5]}}, "num_users = -5.*num_users must be at least 1"),
+    "impossible field": ({"grid": {"num_users": [3, -5]}}, "num_users = -5.*num_users must be an integer ≥ 1"),
     "twice the same": ({"grid": {"num_users": [3, 3]}}, "holds one problem twice"),
     "in both": ({"grid": {"num_users": [3], "dim_in": [5]}}, "dim_in stands in .problem. and in .grid."),
     "missing field": ({"problem": {"dim_in": 5, "rank": 2}}, "problem.num_samples is missing"),
@@ -141,7 +142,7 @@ WRONG = {
     "target both": ({"run": {"target_mcse": {"parameter_error": {}}}}, "exactly one of relative and absolute"),
     "max without target": ({"run": {"max_trials": 9}}, "run.max_trials needs run.target_mcse"),
     "quick typo": ({"run": {"quick": {"grid": {"noise_std": [1]}}}}, "run.quick.grid.noise_std is not in"),
-    "quick impossible": ({"run": {"quick": {"grid": {"num_users": [0]}}}}, "num_users must be at least 1"),
+    "quick impossible": ({"run": {"quick": {"grid": {"num_users": [0]}}}}, "num_users must be an integer ≥ 1"),
     "unknown guarantee": ({"guarantee": [{"name": "cramer_roa"}]}, "did you mean 'cramer_rao'"),
     "guarantee's estimator": ({"guarantee": [{"name": "fake_per_trial", "estimator": "x"}]}, "unknown name 'x'"),
     "guarantee's metric": ({"guarantee": [{"name": "fake_per_trial", "metric": "success"}]}, "unknown name"),

@@ -8,9 +8,9 @@ import random
 import engine_fakes
 import pytest
 
-from colora_theory import templates
 from colora_theory.errors import InputError
-from colora_theory.study import Study
+from colora_theory.studies import templates
+from colora_theory.studies.study import Study
 
 VALUES = [
     None, 0, -1, 1, 2**70, 10**400, 1.5, float("nan"), float("inf"), 1e308, -0.0, 1e-320, True, "", "x", "altmin",

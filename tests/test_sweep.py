@@ -10,19 +10,21 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from colora_theory import data, memory, sweep, trial, truth
-from colora_theory.agenda import Agenda, Shard
+from colora_theory.engine import memory, trial
+from colora_theory.engine import run as sweep
+from colora_theory.engine.plan import plan
+from colora_theory.engine.plan import told as plan_told
+from colora_theory.engine.reproduce import reproduce
+from colora_theory.engine.run import run
+from colora_theory.engine.schedule import Agenda, Shard
+from colora_theory.engine.stopping import Moments
+from colora_theory.engine.trial import Recipe, Segment, run_chunk
 from colora_theory.errors import InputError
-from colora_theory.merge import merge
-from colora_theory.plan import plan
-from colora_theory.plan import told as plan_told
-from colora_theory.problem import Problem
-from colora_theory.reproduce import reproduce
-from colora_theory.results import Results
-from colora_theory.stopping import Moments
-from colora_theory.study import Study
-from colora_theory.sweep import run
-from colora_theory.trial import Recipe, Segment, run_chunk
+from colora_theory.model import sampling, truth
+from colora_theory.model.problem import Problem
+from colora_theory.results.merge import merge
+from colora_theory.results.results import Results
+from colora_theory.studies.study import Study
 
 
 @pytest.fixture(autouse=True)
@@ -62,7 +64,7 @@ def test_numbers_are_those_of_the_same_streams_by_hand(tmp_path):
 
     for t in (0, 11):
         w = truth.sample_truth(cell.problem, stream(0, *cell.words, t))
-        data.sample_data(cell.problem, w, stream(1, *cell.words, t))
+        sampling.sample_data(cell.problem, w, stream(1, *cell.words, t))
         guess = stream(2, *cell.words, *study.estimators[0].words, t).standard_normal((5, 5, 1))
         stored = frame.query("num_users == 5 and trial == @t and estimator == 'fake_noise'").value.iloc[0]
         assert stored == pytest.approx(float(((guess - w.weights) ** 2).sum()), rel=1e-12)
@@ -213,7 +215,7 @@ def test_a_changed_version_is_resumed_only_when_told(tmp_path, monkeypatch):
     ],
 )
 def test_options_are_refused_before_anything_is_written(tmp_path, monkeypatch, options, message):
-    monkeypatch.setattr("colora_theory.workers.CONNECT_SECONDS", 0.2)
+    monkeypatch.setattr("colora_theory.engine.pools.CONNECT_SECONDS", 0.2)
     with pytest.raises(InputError, match=message):
         run(build(), tmp_path / "a", **options)
     assert not (tmp_path / "a").exists()

@@ -16,14 +16,14 @@ import engine_fakes
 import pandas as pd
 import pytest
 
-from colora_theory import sweep
+from colora_theory.engine import run as sweep
+from colora_theory.engine.reproduce import reproduce
+from colora_theory.engine.run import run
+from colora_theory.engine.trial import Recipe, Segment, run_chunk
 from colora_theory.errors import EngineError
-from colora_theory.reproduce import reproduce
-from colora_theory.results import Results
-from colora_theory.store import FILE
-from colora_theory.study import Study
-from colora_theory.sweep import run
-from colora_theory.trial import Recipe, Segment, run_chunk
+from colora_theory.results.results import Results
+from colora_theory.results.store import FILE
+from colora_theory.studies.study import Study
 
 HERE = Path(__file__).parent
 
@@ -111,10 +111,10 @@ def test_nan_estimates_and_failing_draws_are_rows(monkeypatch):
     def raises(*args):
         raise MemoryError("too much")
 
-    monkeypatch.setattr("colora_theory.trial.sample_data", raises)
+    monkeypatch.setattr("colora_theory.engine.trial.sample_data", raises)
     (row,) = run_chunk(Recipe.of(study), [segment], False).rows
     assert (row.status, row.message) == ("failed", "while drawing the data: MemoryError: too much")
-    monkeypatch.setattr("colora_theory.trial.sample_data", lambda *a: time.sleep(5))
+    monkeypatch.setattr("colora_theory.engine.trial.sample_data", lambda *a: time.sleep(5))
     (row,) = run_chunk(Recipe.of(study), [segment], False).rows
     assert (row.status, row.message) == ("timeout", "drawing the data took longer than run.timeout = 0.2 s")
 

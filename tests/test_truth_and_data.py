@@ -8,7 +8,8 @@ from conftest import draw
 from scipy import stats
 
 import colora_theory as ct
-from colora_theory.data import covariance_factor, predict
+from colora_theory.model.dataset import predict
+from colora_theory.model.sampling import covariance_factor
 
 #: False-alarm level of every statistical test here: |z| > 4.9 has probability below 1e-6.
 Z = 4.9

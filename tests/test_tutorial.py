@@ -33,7 +33,7 @@ def test_from_a_theorem_to_a_verdict(
         by_cell = {verdict.where: verdict.status for verdict in verdicts[1:]}
         assert {status for cell, status in by_cell.items() if "student_t" in cell} == {"not applicable"}
         assert "violated" not in by_cell.values()
-        from colora_theory.plots import draw
+        from colora_theory.figures.draw import draw
 
         assert all(path.exists() for path in draw(results, tmp_path / "figures", formats=("svg",)))
     finally:

@@ -11,8 +11,11 @@ import pytest
 from scipy import stats
 
 import colora_theory as ct
-from colora_theory import evidence, verdicts
-from colora_theory.evidence import (
+from colora_theory.guarantees import Guarantee, Hypothesis, register
+from colora_theory.model.linalg import minimum_norm
+from colora_theory.verdicts import check as verdicts
+from colora_theory.verdicts import judge as evidence
+from colora_theory.verdicts.judge import (
     Claim,
     Sample,
     clopper_pearson,
@@ -21,9 +24,7 @@ from colora_theory.evidence import (
     judge_family,
     skewed_mean,
 )
-from colora_theory.grid_evidence import judge_pooled, judge_rate, pooled_deviation
-from colora_theory.guarantees import Guarantee, Hypothesis, register
-from colora_theory.linalg import minimum_norm
+from colora_theory.verdicts.scaling import judge_pooled, judge_rate, pooled_deviation
 
 PROBLEM = ct.Problem(num_users=2, num_samples=9, dim_in=4, rank=1, noise_std=0.5)
 

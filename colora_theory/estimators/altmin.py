@@ -7,22 +7,15 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from colora_theory.data import Dataset
 from colora_theory.errors import InputError
 from colora_theory.estimators.base import Fit, register
-from colora_theory.estimators.descent import (
-    SINGULAR,
-    Run,
-    SharedDescent,
-    alternate,
-    check_integer,
-    check_real,
-    choose_pair,
-)
+from colora_theory.estimators.descent import SINGULAR, Run, SharedDescent, alternate, choose_pair
 from colora_theory.estimators.gauss_newton import GaussNewton
-from colora_theory.estimators.late import late_contraction
+from colora_theory.estimators.late_contraction import late_contraction
 from colora_theory.estimators.shared_model import SharedModel
-from colora_theory.linalg import Array
+from colora_theory.model.checks import check_integer, check_real
+from colora_theory.model.dataset import Dataset
+from colora_theory.model.linalg import Array
 
 
 @register

@@ -12,10 +12,10 @@ from typing import Any, ClassVar, Final, TypeAlias, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from colora_theory.data import Dataset
 from colora_theory.errors import InputError, expect, nearest
+from colora_theory.estimators.scaling import exponents, in_units, refuse_infinite
 from colora_theory.estimators.span import missing_directions
-from colora_theory.estimators.units import exponents, in_units, refuse_infinite
+from colora_theory.model.dataset import Dataset
 from colora_theory.registry import Registry
 
 Array: TypeAlias = NDArray[np.float64]

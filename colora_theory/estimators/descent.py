@@ -8,13 +8,15 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from colora_theory.data import Dataset
 from colora_theory.errors import InputError, nearest
 from colora_theory.estimators.base import Estimator, Fit
+from colora_theory.estimators.rank_selection import choose_rank
 from colora_theory.estimators.ranks import given_start, resolve_rank
 from colora_theory.estimators.shared_model import Point, SharedModel, degrees_of_freedom, statistical_error
 from colora_theory.estimators.starts import STARTS, random_start, start
-from colora_theory.linalg import Array
+from colora_theory.model.checks import check_integer, check_real
+from colora_theory.model.dataset import Dataset
+from colora_theory.model.linalg import Array
 
 #: Changes of the subspaces below this are rounding.
 _ROUNDING = 1e-12
@@ -123,23 +125,8 @@ def choose_pair(
 ) -> tuple[int, int]:
     """Return (rank_in, rank_out), chosen from the data when `rank` is "auto"."""
     if isinstance(rank, str) and rank == "auto":
-        from colora_theory.estimators.rank_selection import choose_rank
-
         return resolve_rank(choose_rank(data, rng), data)
     return resolve_rank(rank, data)
-
-
-def check_real(name: str, value: object, low: float = 0.0, high: float = np.inf) -> None:
-    """Refuse what is not a finite number in [low, high]."""
-    if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
-        allowed = f"≥ {low:g}" if high == np.inf else f"between {low:g} and {high:g}"
-        raise InputError(f"{name} must be a number {allowed}, got {value!r}.")
-
-
-def check_integer(name: str, value: object, low: int) -> None:
-    """Refuse what is not an integer ≥ low."""
-    if isinstance(value, bool) or not isinstance(value, int) or value < low:
-        raise InputError(f"{name} must be an integer ≥ {low}, got {value!r}.")
 
 
 def warm_up(model: SharedModel, u: Array, v: Array, strength: float, sweeps: int = 60) -> tuple[Array, Array]:

@@ -10,7 +10,7 @@ import numpy as np
 from colora_theory.estimators.base import register
 from colora_theory.estimators.descent import Run, SharedDescent
 from colora_theory.estimators.shared_model import Point, SharedModel, sum_products, times_each, turned
-from colora_theory.linalg import Array, Solved
+from colora_theory.model.linalg import Array, Solved
 
 #: Most inner iterations of one step: near the counting threshold an exact step costs more than it brings.
 _MOST_INNER = 60

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from colora_theory.data import Dataset, predict
 from colora_theory.errors import InputError
-from colora_theory.linalg import Array
+from colora_theory.estimators.base import get
+from colora_theory.model.dataset import Dataset, predict
+from colora_theory.model.linalg import Array
 
 #: Ranks without improvement after which the search ends.
 _PATIENCE = 2
@@ -29,8 +30,6 @@ def choose_rank(data: Dataset, rng: np.random.Generator | None = None, most: int
 
     Raises InputError when no rank can be fitted to half of the samples.
     """
-    from colora_theory.estimators.gauss_newton import GaussNewton
-
     first, second = data.split(2, rng)
     outputs = min(data.dim_out, data.num_users)
     limit = min(data.dim_in, data.num_users * outputs, int(first.counts.min()))
@@ -42,10 +41,11 @@ def choose_rank(data: Dataset, rng: np.random.Generator | None = None, most: int
             f"rank = 'auto' needs at least two samples per user, got {int(data.counts.min())} sample(s); give the "
             "rank, or add samples."
         )
+    rule = get("gauss_newton")
     errors: list[Array] = []
     floor = 1e-20 * float((second.residual_responses() ** 2).sum())
     for rank in range(1, limit + 1):
-        fit = GaussNewton(rank=(rank, min(rank, outputs)), noise_tol=1e-2, max_sweeps=30).fit(first, rng)
+        fit = rule.from_params(rank=(rank, min(rank, outputs)), noise_tol=1e-2, max_sweeps=30).fit(first, rng)
         errors.append(np.maximum(_squared_errors(second, fit.weights), floor))
         if rank - int(np.argmin([e.mean() for e in errors])) > _PATIENCE:
             break

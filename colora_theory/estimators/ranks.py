@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from colora_theory.data import Dataset
 from colora_theory.errors import InputError
-from colora_theory.linalg import Array, orthonormal
+from colora_theory.model.dataset import Dataset
+from colora_theory.model.linalg import Array, orthonormal
 
 
 def resolve_rank(rank: int | tuple[int, int] | str | None, data: Dataset) -> tuple[int, int]:

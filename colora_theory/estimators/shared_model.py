@@ -8,6 +8,7 @@ single response, so both designs share every line but the features of the cores.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
@@ -15,8 +16,8 @@ from typing import Any
 
 import numpy as np
 
-from colora_theory.data import Dataset
-from colora_theory.linalg import (
+from colora_theory.model.dataset import Dataset
+from colora_theory.model.linalg import (
     CACHE_BYTES,
     Array,
     Solved,
@@ -104,6 +105,12 @@ class SharedModel:
         self.blocks, self.rounds = self._cut(step), self._cut(_ROUND * step)
         self._single = np.empty(self.x.shape, np.float32) if self.x[0].nbytes >= _HEAVY else None
         self._copied = 0
+
+    def with_responses(self, responses: Array) -> SharedModel:
+        """The same covariates (not copied) with other responses, shape as `y`."""
+        other = copy.copy(self)
+        other.y, other.energy = responses, float(np.vdot(responses, responses))
+        return other
 
     def _cut(self, step: int) -> list[slice]:
         return [slice(i, min(i + step, self.k)) for i in range(0, self.k, step)]

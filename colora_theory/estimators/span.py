@@ -6,8 +6,8 @@ import numpy as np
 from scipy.linalg.blas import ssyrk
 from scipy.linalg.lapack import spotrf
 
-from colora_theory.data import Dataset
-from colora_theory.linalg import Array
+from colora_theory.model.dataset import Dataset
+from colora_theory.model.linalg import Array
 
 #: Cholesky pivots of a few single-precision rows above this share of the largest one: they span everything.
 _CLEAR = 1e-2

@@ -7,12 +7,12 @@ from typing import ClassVar
 
 import numpy as np
 
-from colora_theory.data import Dataset
 from colora_theory.errors import InputError, nearest
 from colora_theory.estimators.base import Estimator, Fit, register
 from colora_theory.estimators.descent import choose_pair
-from colora_theory.estimators.direct import fit_in_subspaces
+from colora_theory.estimators.frozen_subspace import fit_in_subspaces
 from colora_theory.estimators.starts import SPECTRAL, start
+from colora_theory.model.dataset import Dataset
 
 
 @register

@@ -8,10 +8,10 @@ import numpy as np
 import scipy.linalg
 from scipy.sparse.linalg import ArpackError, LinearOperator, eigsh
 
-from colora_theory.data import Dataset
 from colora_theory.errors import InputError
 from colora_theory.estimators.shared_model import SharedModel
-from colora_theory.linalg import Array, haar
+from colora_theory.model.dataset import Dataset
+from colora_theory.model.linalg import Array, haar
 
 SPECTRAL: Final = ("split_half", "second_moment", "distinct_pairs")
 STARTS: Final = (*SPECTRAL, "random")

@@ -12,12 +12,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from colora_theory.errors import InputError, expect, nearest
-from colora_theory.problem import Problem
+from colora_theory.model.problem import Problem
 from colora_theory.registry import Registry
 
 if TYPE_CHECKING:
-    from colora_theory.data import Dataset
-    from colora_theory.truth import Truth
+    from colora_theory.model.dataset import Dataset
+    from colora_theory.model.truth import Truth
 
 #: What a claim is worth: identity (exact in expectation), certificate (holds for every realised data set),
 #: bound (holds with a stated probability or in expectation, constants explicit), rate (published up to an

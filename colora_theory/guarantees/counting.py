@@ -8,17 +8,12 @@ from colora_theory.errors import InputError
 from colora_theory.guarantees.base import Guarantee, Hypothesis, register
 from colora_theory.guarantees.hypotheses import homogeneous, noiseless
 from colora_theory.guarantees.tangent import tangent_system
-from colora_theory.metrics import SUCCESS_DISTANCE, relative_error
-from colora_theory.problem import Problem
+from colora_theory.model.metrics import SUCCESS_DISTANCE, relative_error
+from colora_theory.model.problem import Problem
 
 if TYPE_CHECKING:
-    from colora_theory.data import Dataset
-    from colora_theory.truth import Truth
-
-
-def core_unknowns(problem: Problem) -> int:
-    """Samples that a user needs for its own core: r1, or r1 r2 for sensing."""
-    return problem.rank_in * (1 if problem.design == "regression" else problem.rank_out)
+    from colora_theory.model.dataset import Dataset
+    from colora_theory.model.truth import Truth
 
 
 def shared_unknowns(problem: Problem) -> tuple[int, int]:
@@ -34,7 +29,7 @@ def shared_unknowns(problem: Problem) -> tuple[int, int]:
 
 def enough_samples(problem: Problem) -> Hypothesis:
     """Equations at least match unknowns, in every block (necessary for local recovery)."""
-    core = core_unknowns(problem)
+    core = problem.core_unknowns
     unknowns, each = shared_unknowns(problem)
     holds = min(problem.counts) >= core and sum(n - core for n in problem.counts) * each >= unknowns
     return Hypothesis(
@@ -84,17 +79,17 @@ class Counting(Guarantee):
 
     def formula(self, problem: Problem) -> float:
         unknowns, each = shared_unknowns(problem)
-        return float(core_unknowns(problem) - (-unknowns // (each * problem.num_users)))
+        return float(problem.core_unknowns - (-unknowns // (each * problem.num_users)))
 
     def min_users(self, problem: Problem) -> int:
         """Least possible number of users for which the problem's num_samples is not below the threshold."""
         r1, r2 = problem.rank_in, problem.rank_out
         fewest = max(-(-r1 // r2), -(-r2 // r1))  # fewer users cannot span the shared subspaces
-        spare = min(problem.counts) - core_unknowns(problem)
+        spare = min(problem.counts) - problem.core_unknowns
         unknowns, each = shared_unknowns(problem)
         if spare < 0 or (spare == 0 and unknowns):
             raise InputError(
-                f"no number of users helps: num_samples must be above {core_unknowns(problem)}, "
+                f"no number of users helps: num_samples must be above {problem.core_unknowns}, "
                 f"got {min(problem.counts)}; raise num_samples."
             )
         return max(fewest, -(-unknowns // (each * spare))) if unknowns else fewest

@@ -8,12 +8,12 @@ import numpy as np
 
 from colora_theory.guarantees.base import Guarantee, Hypothesis, register
 from colora_theory.guarantees.hypotheses import gaussian_cores, homogeneous, isotropic, noisy
-from colora_theory.linalg import Array
-from colora_theory.problem import Problem
+from colora_theory.model.linalg import Array
+from colora_theory.model.problem import Problem
 
 if TYPE_CHECKING:
-    from colora_theory.data import Dataset
-    from colora_theory.truth import Truth
+    from colora_theory.model.dataset import Dataset
+    from colora_theory.model.truth import Truth
 
 
 @register

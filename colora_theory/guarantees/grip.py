@@ -13,17 +13,22 @@ import numpy as np
 from scipy.optimize import minimize_scalar
 from scipy.sparse.linalg import LinearOperator, eigsh
 
-from colora_theory.data import Dataset, predict
 from colora_theory.guarantees.base import Guarantee, Hypothesis, least, register
 from colora_theory.guarantees.concentration import chi_mean
 from colora_theory.guarantees.hypotheses import equal_counts, homogeneous, isotropic_gaussian, vector_model
-from colora_theory.guarantees.sweep_map import adjoint
-from colora_theory.guarantees.tangent import TangentSystem, complement, inverse_root, tangent_system
-from colora_theory.linalg import Array, haar
-from colora_theory.problem import Problem
+from colora_theory.guarantees.tangent import (
+    TangentSystem,
+    complement,
+    cramer_rao_level,
+    inverse_root,
+    tangent_system,
+)
+from colora_theory.model.dataset import Dataset, adjoint, predict
+from colora_theory.model.linalg import Array, haar
+from colora_theory.model.problem import Problem
 
 if TYPE_CHECKING:
-    from colora_theory.truth import Truth
+    from colora_theory.model.truth import Truth
 
 #: μ of the class where the problem does not set one.
 CLASS_INCOHERENCE = 2.0
@@ -201,8 +206,7 @@ class TangentConditioning(Guarantee):
 
     def observed(self, problem: Problem, truth: Truth, data: Dataset, fit: Any = None) -> float:
         """The Cramér–Rao level L1."""
-        system = tangent_system(truth, data)
-        return float("nan") if system is None else problem.noise_std**2 * system.weight_trace()
+        return cramer_rao_level(problem, truth, data)
 
 
 def tangent_extremes(truth: Truth, data: Dataset) -> tuple[float, float]:

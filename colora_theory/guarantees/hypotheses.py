@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from colora_theory.guarantees.base import Hypothesis
-from colora_theory.problem import Problem
+from colora_theory.model.problem import Problem
 
 GAUSSIAN = ("gaussian", "ar1", "power_law")
 ISOTROPIC = ("gaussian", "rademacher", "student_t")

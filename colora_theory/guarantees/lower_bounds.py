@@ -7,15 +7,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from colora_theory.guarantees.base import Guarantee, Hypothesis, least, register
-from colora_theory.guarantees.counting import core_unknowns, enough_samples
+from colora_theory.guarantees.counting import enough_samples
 from colora_theory.guarantees.hypotheses import homogeneous, isotropic
-from colora_theory.guarantees.tangent import tangent_system
-from colora_theory.linalg import subspace_distance_fro
-from colora_theory.problem import Problem
+from colora_theory.guarantees.tangent import cramer_rao_level, tangent_system
+from colora_theory.model.linalg import subspace_distance_fro
+from colora_theory.model.problem import Problem
 
 if TYPE_CHECKING:
-    from colora_theory.data import Dataset
-    from colora_theory.truth import Truth
+    from colora_theory.model.dataset import Dataset
+    from colora_theory.model.truth import Truth
 
 
 def large_sample_level(problem: Problem) -> float:
@@ -62,13 +62,12 @@ class CramerRao(Guarantee):
         return large_sample_level(problem) if isotropic(problem) else float("nan")
 
     def realised(self, problem: Problem, truth: Truth, data: Dataset, fit: Any = None) -> float:
-        system = tangent_system(truth, data)
-        return float("nan") if system is None else problem.noise_std**2 * system.weight_trace()
+        return cramer_rao_level(problem, truth, data)
 
     def min_samples(self, problem: Problem, target: float) -> int:
         """Least common num_samples whose large-sample level is at most `target`."""
         return least(
-            lambda n: large_sample_level(problem.replace(num_samples=n)) <= target, core_unknowns(problem), 10**15
+            lambda n: large_sample_level(problem.replace(num_samples=n)) <= target, problem.core_unknowns, 10**15
         )
 
 

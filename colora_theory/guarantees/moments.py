@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from colora_theory.data import Dataset
 from colora_theory.guarantees.base import Guarantee, Hypothesis, register
 from colora_theory.guarantees.hypotheses import (
     at_least,
@@ -16,12 +15,12 @@ from colora_theory.guarantees.hypotheses import (
     raw_rows,
     regression,
 )
-from colora_theory.guarantees.sweep_map import adjoint
-from colora_theory.linalg import Array
-from colora_theory.problem import Problem
+from colora_theory.model.dataset import Dataset, adjoint
+from colora_theory.model.linalg import Array
+from colora_theory.model.problem import Problem
 
 if TYPE_CHECKING:
-    from colora_theory.truth import Truth
+    from colora_theory.model.truth import Truth
 
 
 def vector_view(data: Dataset) -> tuple[Array, Array]:

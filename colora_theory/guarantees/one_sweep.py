@@ -26,12 +26,12 @@ from colora_theory.guarantees.hypotheses import (
     isotropic_gaussian,
     vector_model,
 )
-from colora_theory.linalg import Array, subspace_distance
-from colora_theory.problem import Problem
+from colora_theory.model.linalg import Array, subspace_distance
+from colora_theory.model.problem import Problem
 
 if TYPE_CHECKING:
-    from colora_theory.data import Dataset
-    from colora_theory.truth import Truth
+    from colora_theory.model.dataset import Dataset
+    from colora_theory.model.truth import Truth
 
 #: Number of events that one sweep's bound excludes, each of probability at most η/EVENTS.
 EVENTS = 10

@@ -7,16 +7,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from colora_theory.data import Dataset, predict
 from colora_theory.guarantees.base import Guarantee, Hypothesis, register
 from colora_theory.guarantees.concentration import chi_upper, scaled_norm_upper
 from colora_theory.guarantees.hypotheses import homogeneous, isotropic_gaussian, vector_model
-from colora_theory.guarantees.sweep_map import adjoint
-from colora_theory.linalg import Array
-from colora_theory.problem import Problem
+from colora_theory.model.dataset import Dataset, adjoint, predict
+from colora_theory.model.linalg import Array
+from colora_theory.model.problem import Problem
 
 if TYPE_CHECKING:
-    from colora_theory.truth import Truth
+    from colora_theory.model.truth import Truth
 
 
 def _top(matrix: Array, count: int) -> float:

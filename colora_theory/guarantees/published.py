@@ -19,8 +19,8 @@ from colora_theory.guarantees.hypotheses import (
     noisy,
     vector_model,
 )
-from colora_theory.linalg import Array
-from colora_theory.problem import Problem
+from colora_theory.model.linalg import Array
+from colora_theory.model.problem import Problem
 
 
 def diversity(problem: Problem) -> Array:

@@ -14,12 +14,12 @@ from colora_theory.guarantees.base import Hypothesis, register
 from colora_theory.guarantees.grip import class_incoherence
 from colora_theory.guarantees.hypotheses import equal_counts, homogeneous, isotropic_gaussian, noiseless
 from colora_theory.guarantees.published import VectorRate, diversity
-from colora_theory.linalg import Array, subspace_distance
-from colora_theory.problem import Problem
+from colora_theory.model.linalg import Array, subspace_distance
+from colora_theory.model.problem import Problem
 
 if TYPE_CHECKING:
-    from colora_theory.data import Dataset
-    from colora_theory.truth import Truth
+    from colora_theory.model.dataset import Dataset
+    from colora_theory.model.truth import Truth
 
 
 def _recorded(fit: Any) -> list[Array]:

@@ -9,12 +9,12 @@ import numpy as np
 from colora_theory.guarantees.base import Guarantee, Hypothesis, register
 from colora_theory.guarantees.hypotheses import at_least, homogeneous, raw_rows, regression
 from colora_theory.guarantees.moments import distinct_pair_moment, split_half_moment, squared_response_moment
-from colora_theory.linalg import Array, subspace_distance
-from colora_theory.problem import Problem
+from colora_theory.model.linalg import Array, subspace_distance
+from colora_theory.model.problem import Problem
 
 if TYPE_CHECKING:
-    from colora_theory.data import Dataset
-    from colora_theory.truth import Truth
+    from colora_theory.model.dataset import Dataset
+    from colora_theory.model.truth import Truth
 
 
 def leading(moment: Array, rank: int) -> Array:

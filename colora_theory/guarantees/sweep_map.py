@@ -14,22 +14,13 @@ import numpy as np
 from scipy.linalg import cho_factor, cho_solve
 from scipy.sparse.linalg import ArpackNoConvergence, LinearOperator, cg, eigs
 
-from colora_theory.data import Dataset, predict
 from colora_theory.guarantees.tangent import complement, user_blocks
-from colora_theory.linalg import Array, least_squares
-from colora_theory.truth import Truth
+from colora_theory.model.dataset import Dataset, adjoint, predict
+from colora_theory.model.linalg import Array, least_squares
+from colora_theory.model.truth import Truth
 
 #: A normal matrix with at most this many entries is factored however small the data are.
 DIRECT_ENTRIES = 10**5
-
-
-def adjoint(data: Dataset, responses: Array) -> Array:
-    """𝒜_i*(e_i) for all users: X_iᵀe_i, or Σ_j e_ij A_ij; shape (k, d, p)."""
-    if data.design == "regression":
-        return np.matmul(data.covariates.swapaxes(1, 2), responses)
-    k, m = responses.shape
-    flat = np.matmul(responses[:, None, :], data.covariates.reshape(k, m, -1))
-    return flat.reshape(k, data.dim_in, data.dim_out)
 
 
 class SweepMap:

@@ -16,9 +16,10 @@ from functools import cached_property
 import numpy as np
 from scipy.linalg import cho_factor, cho_solve
 
-from colora_theory.data import Dataset
-from colora_theory.linalg import Array
-from colora_theory.truth import Truth
+from colora_theory.model.dataset import Dataset
+from colora_theory.model.linalg import Array
+from colora_theory.model.problem import Problem
+from colora_theory.model.truth import Truth
 
 #: A Gram matrix whose eigenvalues spread wider than this counts as singular.
 RANK_TOLERANCE = 1e-11
@@ -183,3 +184,9 @@ def _sensing(truth: Truth, data: Dataset, root_in: Array, root_out: Array) -> Ta
         response += answer.T @ answer
         core_trace += float((np.linalg.inv(triangle) ** 2).sum())
     return TangentSystem(schur=schur, response=response, core_trace=core_trace, split=split, root_in=root_in)
+
+
+def cramer_rao_level(problem: Problem, truth: Truth, data: Dataset) -> float:
+    """Cramér–Rao level σ² tr(D (JᵀJ)⁻¹ Dᵀ) of the realised design; NaN where the Jacobian is singular."""
+    system = tangent_system(truth, data)
+    return float("nan") if system is None else problem.noise_std**2 * system.weight_trace()

@@ -3,7 +3,8 @@
     python tests/mutation/run.py [--first-tests-only] [FILE ...]
 
 Prints one line for each mutation, killed or SURVIVED, and the counts; exits 1 if one survived. Beginnings of FILE
-names limit it to their mutations. Refuses to start when an old text does not occur exactly once.
+names (in the package) limit it to the mutations of those files. Refuses to start when an old text does not occur
+exactly once in the package.
 """
 
 from __future__ import annotations
@@ -26,9 +27,9 @@ SECONDS = 1800
 
 
 class Mutation(NamedTuple):
-    """Replace `old` by `new` in colora_theory/`file`, and ask `tests` first."""
+    """Replace `old` by `new` where it stands in the package, and ask `tests` first."""
 
-    file: str
+    subject: str
     old: str
     new: str
     tests: tuple[str, ...]
@@ -36,25 +37,24 @@ class Mutation(NamedTuple):
 
 def mutations() -> list[Mutation]:
     """Return the table."""
-    table = tomllib.loads(TABLE.read_text(encoding="utf-8"))
-    tests = {
-        file: next(t for place, t in table["tests"].items() if file.startswith(place))
-        for file in table["mutations"]
-    }
-    return [
-        Mutation(f, old, new, tuple(tests[f])) for f, pairs in table["mutations"].items() for old, new in pairs
-    ]
+    groups = tomllib.loads(TABLE.read_text(encoding="utf-8"))["group"]
+    return [Mutation(g["subject"], old, new, tuple(g["tests"])) for g in groups for old, new in g["changes"]]
+
+
+def places(package: Path = ROOT / "colora_theory") -> dict[Mutation, list[Path]]:
+    """Return the files in which the old text of each mutation stands, one entry for every time it does."""
+    texts = {path: path.read_text(encoding="utf-8") for path in sorted(package.rglob("*.py"))}
+    return {m: [p for p, text in texts.items() for _ in range(text.count(m.old))] for m in mutations()}
 
 
 def problems(package: Path = ROOT / "colora_theory") -> list[str]:
     """Return what is wrong with the table: texts that do not occur exactly once, idle replacements."""
     found = []
-    for m in mutations():
-        count = (package / m.file).read_text(encoding="utf-8").count(m.old)
-        if count != 1:
-            found.append(f"{m.file}: {m.old!r} occurs {count} times, not once")
+    for m, files in places(package).items():
+        if len(files) != 1:
+            found.append(f"{m.subject}: {m.old!r} occurs {len(files)} times, not once")
         if m.old == m.new:
-            found.append(f"{m.file}: {m.old!r} is replaced by itself")
+            found.append(f"{m.subject}: {m.old!r} is replaced by itself")
     return found
 
 
@@ -82,7 +82,9 @@ def main() -> int:
     if wrong := problems():
         print("\n".join(wrong), file=sys.stderr)
         return 2
-    table = [m for m in mutations() if m.file.startswith(tuple(chosen.files) or "")]
+    package = ROOT / "colora_theory"
+    files = {m: paths[0].relative_to(package).as_posix() for m, paths in places(package).items()}
+    table = [m for m in files if files[m].startswith(tuple(chosen.files) or "")]
     survivors = 0
     with tempfile.TemporaryDirectory() as folder:
         copy = Path(folder) / "copy"
@@ -95,7 +97,7 @@ def main() -> int:
             return 2
         for number, m in enumerate(table, start=1):
             start = time.monotonic()
-            file = copy / "colora_theory" / m.file
+            file = copy / "colora_theory" / files[m]
             text = file.read_text(encoding="utf-8")
             file.write_text(text.replace(m.old, m.new), encoding="utf-8")
             first = tuple(f"tests/{name}" for name in m.tests)
@@ -104,7 +106,7 @@ def main() -> int:
             survivors += not killed
             word = "killed" if killed else "SURVIVED"
             took = f"{time.monotonic() - start:.0f} s"
-            print(f"{number}/{len(table)} {word} ({took}) {m.file}: {m.old!r} -> {m.new!r}", flush=True)
+            print(f"{number}/{len(table)} {word} ({took}) {files[m]}: {m.old!r} -> {m.new!r}", flush=True)
     print(f"{len(table) - survivors} of {len(table)} killed, {survivors} survived")
     return int(survivors > 0)
 

@@ -1,0 +1,155 @@
+"""Runs a study: hands chunks to workers, stores what comes back, survives what goes wrong, resumes."""
+
+from __future__ import annotations
+
+import os
+import time
+from concurrent.futures import FIRST_COMPLETED, Future, wait
+from pathlib import Path
+from typing import Any
+
+from colora_theory.engine import memory
+from colora_theory.engine.machine import manifest
+from colora_theory.engine.pools import BACKENDS, Pool, open_pool
+from colora_theory.engine.progress import Progress
+from colora_theory.engine.schedule import Agenda, Chunk, Shard
+from colora_theory.engine.stopping import Stopping
+from colora_theory.engine.trial import Recipe, run_chunk
+from colora_theory.errors import InputError, expect
+from colora_theory.results.identity import describe, describe_folder
+from colora_theory.results.results import Results
+from colora_theory.results.rows import FAILURES
+from colora_theory.results.store import Writer
+from colora_theory.studies.study import Study
+
+
+def run(
+    study: Study,
+    out: str | Path | None = None,
+    *,
+    n_jobs: int = 1,
+    shard: str | tuple[int, int] | None = None,
+    backend: str = "loky",
+    scheduler: str | None = None,
+    accept_version: bool = False,
+    quiet: bool = True,
+) -> Results:
+    """Run the trials of `study` that are not stored yet, and return its results.
+
+    Parameters
+    ----------
+    out : folder of the results, default runs/<name>. A folder with results of the same study is resumed.
+    n_jobs : local worker processes; -1 for one per core. Trials always run in workers, also for n_jobs = 1,
+        so that a fit that crashes or hangs costs a row and not the study.
+    shard : "i/N" or (i, N): run only part i of N, to be merged later (i = 0 is the same part as i = N).
+    backend : "loky" (local), "dask" (with `scheduler`, an address), or "inline" (this process, for debugging).
+    accept_version : resume although versions of the packages have changed.
+    quiet : tell no progress on stderr.
+
+    Results do not depend on n_jobs, shard or backend, nor on interruptions. On KeyboardInterrupt everything
+    finished is stored, and the same call resumes. Raises InputError before any work for what cannot be run.
+    """
+    expect("study", study, Study, "read one with ct.Study.from_toml(path)")
+    part = _shard(shard)
+    workers = _workers(n_jobs, backend)
+    if backend != "dask":
+        memory.check(study, workers)
+    folder = default_out(study, part) if out is None else Path(out)
+    about = describe(study, folder, manifest(study.seed), accept_version)
+    pool = open_pool(backend, workers, scheduler)
+    try:
+        recipe = Recipe.of(study)
+        writer = Writer(folder, study, recipe.columns, about)
+        try:
+            describe_folder(folder, study, about["manifest"])
+            stored = _stored(study, writer)
+            stopping = Stopping(study, writer.values) if study.run.target_mcse else None
+            agenda = Agenda(study, stored, part, pool.slots, stopping)
+            _work(agenda, recipe, pool, writer, Progress(agenda.trials_left, quiet=quiet))
+        finally:
+            writer.close()
+    finally:
+        pool.close()
+    return Results.open(folder)
+
+
+def default_out(study: Study, shard: Shard | None = None) -> Path:
+    """Return the folder a study's results go to unless told otherwise."""
+    name = study.name + ("-quick" if study.quick else "")
+    if shard is not None and shard.count > 1:
+        name += f"-shard-{shard.index}-of-{shard.count}"
+    return Path("runs") / name
+
+
+def _work(agenda: Agenda, recipe: Recipe, pool: Pool, writer: Writer, progress: Progress) -> None:
+    flying: dict[Future[Any], tuple[Chunk, float]] = {}
+    start, last, trials = time.monotonic(), 0.0, 0
+    try:
+        while True:
+            while len(flying) < pool.slots and (chunk := agenda.take(lonely=pool.isolating or not flying)):
+                future = pool.submit(run_chunk, recipe, chunk.segments, pool.in_worker)
+                flying[future] = chunk, time.monotonic()
+                if chunk.alone and not pool.isolating:
+                    wait(flying)  # and nothing beside it
+            if not flying:
+                break
+            for future in wait(flying, timeout=0.5, return_when=FIRST_COMPLETED).done:
+                chunk, since = flying.pop(future)
+                outcome = pool.collect(future)
+                if isinstance(outcome, str):
+                    hung = time.monotonic() - since >= 2 * recipe.timeout + 1
+                    rows = agenda.died(chunk, len(recipe.columns), hung, outcome)
+                    progress.say(f"a worker died ({outcome}); its trials are run again, one by one")
+                else:
+                    rows = outcome.rows
+                    agenda.measured(chunk, outcome.trials, outcome.seconds)
+                    agenda.put_back(outcome.left)
+                    trials += outcome.trials
+                writer.add(rows)
+                agenda.stored_now(rows)
+                progress.update(agenda.trials_left, sum(r.status in FAILURES for r in rows))
+            if time.monotonic() - last > 1.0:
+                last = time.monotonic()
+                writer.set_meta(progress=_speed(agenda, trials, last - start))
+            writer.tick()
+    finally:
+        writer.set_meta(progress=_speed(agenda, trials, time.monotonic() - start))
+        progress.close()
+
+
+def _speed(agenda: Agenda, trials: int, seconds: float) -> dict[str, Any]:
+    return {"seconds": seconds, "trials": trials, "left": agenda.trials_left, "stopped": agenda.stopped}
+
+
+def _stored(study: Study, writer: Writer) -> list[list[bytearray]]:
+    """Mark which trials are stored: one byte per row, all that a study of any length keeps in memory."""
+    out = []
+    for cell in range(len(study.cells)):
+        marks = [bytearray() for _ in study.estimators]
+        for estimator, mark in enumerate(marks):
+            for trial in writer.stored(cell, estimator):
+                if trial >= len(mark):
+                    mark.extend(bytes(trial + 1 - len(mark)))
+                mark[trial] = 1
+        out.append(marks)
+    return out
+
+
+def _shard(shard: str | tuple[int, int] | None) -> Shard:
+    if shard is None:
+        return Shard()
+    try:
+        index, count = map(int, shard.split("/") if isinstance(shard, str) else shard)
+    except (ValueError, TypeError):
+        raise InputError(f"a shard is written i/N, for example 2/8, got {shard!r}.") from None
+    if not 0 <= index <= count or not 1 <= count <= 10**6:
+        raise InputError(f"a shard i/N needs 1 ≤ i ≤ N (or 0 ≤ i < N), got {index}/{count}.")
+    return Shard(index, count)
+
+
+def _workers(n_jobs: int, backend: str) -> int:
+    if backend not in BACKENDS:
+        raise InputError(f"backend must be one of {', '.join(BACKENDS)}, got {backend!r}.")
+    if isinstance(n_jobs, bool) or not isinstance(n_jobs, int) or not (n_jobs == -1 or 1 <= n_jobs <= 1024):
+        raise InputError(f"n_jobs must be an integer from 1 to 1024, or -1 for all cores, got {n_jobs!r}.")
+    return len(os.sched_getaffinity(0)) if n_jobs == -1 else n_jobs

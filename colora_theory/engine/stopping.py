@@ -1,0 +1,65 @@
+"""When a cell has enough trials: its Monte Carlo standard errors, looked at only after whole batches."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+
+from colora_theory.studies.study import Study
+
+
+class Moments:
+    """Count, mean and sum of squared deviations, in trial order."""
+
+    def __init__(self) -> None:
+        self.n, self.mean, self.m2 = 0, 0.0, 0.0
+
+    def add(self, values: Sequence[float]) -> None:
+        """Add a batch."""
+        if not values:
+            return
+        n = len(values)
+        mean = math.fsum(values) / n
+        m2 = math.fsum((v - mean) ** 2 for v in values)
+        delta, total = mean - self.mean, self.n + n
+        self.m2 += m2 + delta * delta * self.n * n / total
+        self.mean += delta * n / total
+        self.n = total
+
+    @property
+    def mcse(self) -> float:
+        """Standard error of the mean; infinite below two values."""
+        return math.sqrt(self.m2 / (self.n - 1) / self.n) if self.n > 1 else math.inf
+
+
+class Stopping:
+    """Answers whether a cell has reached every `run.target_mcse` for every estimator.
+
+    values : values(cell, estimator, metric, trials) returns the stored numbers in trial order.
+    """
+
+    def __init__(self, study: Study, values: Callable[[int, int, str, range], list[float]]) -> None:
+        self._targets = study.run.target_mcse
+        self._estimators = range(len(study.estimators))
+        self._values, self._batch = values, study.run.batch
+        self._moments: dict[int, dict[tuple[int, str], Moments]] = {}
+        self._seen: dict[int, int] = {}
+
+    def __call__(self, cell: int, stop: int) -> bool:
+        moments = self._moments.setdefault(cell, {})
+        for start in range(self._seen.get(cell, 0), stop, self._batch):
+            for estimator in self._estimators:
+                for metric in self._targets:
+                    batch = self._values(cell, estimator, metric, range(start, min(start + self._batch, stop)))
+                    moments.setdefault((estimator, metric), Moments()).add(batch)
+        self._seen[cell] = stop
+        return all(self._met(metric, m) for (_, metric), m in moments.items())
+
+    def _met(self, metric: str, moments: Moments) -> bool:
+        if not moments.n:
+            return (
+                True  # a metric without meaning for this estimator, or nothing but failures: more would not help
+            )
+        target = self._targets[metric]
+        level = target.absolute if target.absolute is not None else (target.relative or 0.0) * abs(moments.mean)
+        return moments.mcse <= level

@@ -1,0 +1,85 @@
+"""Knowledge distillation: a teacher's answers, fitted by the shared model."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from colora_theory.errors import InputError, nearest
+from colora_theory.estimators.base import Estimator, Fit, register
+from colora_theory.estimators.full_finetuning import Ridge
+from colora_theory.estimators.gauss_newton import GaussNewton
+from colora_theory.estimators.lora import PooledLoRA
+from colora_theory.estimators.ranks import resolve_rank
+from colora_theory.estimators.shared_model import SharedModel
+from colora_theory.model.checks import check_integer
+from colora_theory.model.dataset import Dataset, predict
+
+
+@register
+@dataclass(frozen=True, kw_only=True)
+class Distillation(Estimator):
+    """Knowledge distillation: a teacher's predictions on unlabeled covariates, fitted by the shared model.
+
+    Teacher     "ridge" (every user alone) or "pooled" (`pooled_lora`, one model for all).
+    Student     min Σ_i ‖𝒜̃_i(T_i) − 𝒜̃_i(U C_i Vᵀ)‖² over the shared model, T_i the teacher's weights, 𝒜̃_i the
+                unlabeled covariates of user i: `gauss_newton` on the teacher's answers.
+    Covariates  The labeled ones again, or `unlabeled` fresh standard Gaussian ones per user. With many, the
+                student is the projection of the teacher on the shared model in Frobenius norm.
+    Cost        The teacher's, and a `gauss_newton` fit.
+    Source      Hinton, Vinyals & Dean 2015 (arXiv 1503.02531), in the linear setting.
+
+    Parameters
+    ----------
+    rank : r or (rank_in, rank_out) of the student.
+    teacher : "ridge" or "pooled".
+    unlabeled : fresh covariates per user; None: the labeled ones.
+    """
+
+    name: ClassVar[str] = "distillation"
+    TEACHERS: ClassVar[tuple[str, ...]] = ("ridge", "pooled")
+
+    rank: int | tuple[int, int] | None = None
+    teacher: str = "ridge"
+    unlabeled: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.teacher not in self.TEACHERS:
+            raise InputError(
+                f"teacher must be one of ridge, pooled, got {self.teacher!r}; "
+                f"{nearest(str(self.teacher), self.TEACHERS)}"
+            )
+        if self.unlabeled is not None:
+            check_integer("unlabeled", self.unlabeled, 1)
+
+    def fit(self, data: Dataset, rng: np.random.Generator | None = None) -> Fit:
+        """Fit teacher and student; `rng` draws unlabeled covariates."""
+        rank = resolve_rank(self.rank, data)
+        model = SharedModel(data)
+        teacher = Ridge() if self.teacher == "ridge" else PooledLoRA(rank=min(data.dim_in, data.dim_out))
+        taught = teacher.fit(data.without_pretrained(), rng).weights
+        covariates, counts = data.covariates, data.counts
+        if self.unlabeled is not None:
+            if rng is None:
+                raise InputError("distillation with unlabeled covariates draws them; pass rng.")
+            covariates = rng.standard_normal((model.k, self.unlabeled, *data.covariates.shape[2:]))
+            counts = np.full(model.k, self.unlabeled)
+        lesson = Dataset(
+            covariates=covariates,
+            responses=predict(covariates, taught),
+            counts=counts,
+            sufficient=data.sufficient and self.unlabeled is None,
+        )
+        student = GaussNewton(rank=rank).fit(lesson, rng)
+        return Fit(
+            status=student.status,
+            message=student.message,
+            input_subspace=student.input_subspace,
+            output_subspace=student.output_subspace,
+            cores=student.cores,
+            pretrained=data.pretrained,
+            sweeps=student.sweeps,
+            history={"teacher": taught},
+        )

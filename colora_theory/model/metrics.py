@@ -1,0 +1,123 @@
+"""Errors of an estimate against the truth."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any, Final
+
+import numpy as np
+
+from colora_theory.model.linalg import Array, subspace_distance, subspace_distance_fro
+from colora_theory.model.problem import Problem
+from colora_theory.model.sampling import covariance_factor
+from colora_theory.model.truth import Truth
+
+#: Sine of the largest principal angle below which a noiseless recovery counts as a success.
+SUCCESS_DISTANCE: Final = 1e-3
+
+NAN: Final = float("nan")
+
+
+def user_errors(truth: Truth, fit: Any) -> Array:
+    """Squared Frobenius errors ‖Ŵ_i − W_i‖², shape (num_users,)."""
+    difference = fit.weights - truth.weights
+    return np.einsum("kab,kab->k", difference, difference)
+
+
+def parameter_error(problem: Problem, truth: Truth, fit: Any) -> float:
+    """Sum over users of the squared Frobenius error."""
+    return float(user_errors(truth, fit).sum())
+
+
+def mean_user_error(problem: Problem, truth: Truth, fit: Any) -> float:
+    """Mean over users of the squared Frobenius error."""
+    return float(user_errors(truth, fit).mean())
+
+
+def max_user_error(problem: Problem, truth: Truth, fit: Any) -> float:
+    """Largest squared Frobenius error of any user."""
+    return float(user_errors(truth, fit).max())
+
+
+def prediction_risk(problem: Problem, truth: Truth, fit: Any) -> float:
+    """Excess risk Σ_i E‖(Ŵ_i − W_i)ᵀx‖² (sensing: E⟨A, Ŵ_i − W_i⟩²) of a fresh covariate.
+
+    With intercepts, the squared error of the intercept is part of it (covariates have mean zero).
+    """
+    difference = fit.weights - truth.weights
+    factor = covariance_factor(problem)
+    if factor is not None:
+        difference = factor @ difference
+    risk = float((difference**2).sum())
+    if truth.intercepts is not None:
+        fitted = 0.0 if fit.intercepts is None else fit.intercepts
+        risk += float(((fitted - truth.intercepts) ** 2).sum())
+    return risk
+
+
+def relative_error(problem: Problem, truth: Truth, fit: Any) -> float:
+    """Root of the summed squared error relative to the norm of what was to be learned, W_i − W_0."""
+    scale = float((truth.changes**2).sum())
+    return float(np.sqrt(parameter_error(problem, truth, fit) / scale)) if scale else NAN
+
+
+def input_distance(problem: Problem, truth: Truth, fit: Any) -> float:
+    """Sine of the largest principal angle between estimated and true input subspace; NaN without one."""
+    return NAN if fit.input_subspace is None else subspace_distance(fit.input_subspace, truth.input_subspace)
+
+
+def input_distance_fro(problem: Problem, truth: Truth, fit: Any) -> float:
+    """Frobenius version of the subspace distance; NaN without an estimated subspace."""
+    return NAN if fit.input_subspace is None else subspace_distance_fro(fit.input_subspace, truth.input_subspace)
+
+
+def output_distance(problem: Problem, truth: Truth, fit: Any) -> float:
+    """Sine of the largest principal angle between estimated and true output subspace; NaN without one."""
+    return NAN if fit.output_subspace is None else subspace_distance(fit.output_subspace, truth.output_subspace)
+
+
+def success(problem: Problem, truth: Truth, fit: Any) -> float:
+    """1 when both subspaces are recovered, else 0.
+
+    Recovered means a subspace distance of at most SUCCESS_DISTANCE, or with noise at most three times its
+    large-sample root mean square (Frobenius) level.
+    """
+    if fit.input_subspace is None:
+        return 0.0
+    within = True
+    for estimated, true, moment in (
+        (fit.input_subspace, truth.input_subspace, truth.cores @ truth.cores.swapaxes(1, 2)),
+        (fit.output_subspace, truth.output_subspace, truth.cores.swapaxes(1, 2) @ truth.cores),
+    ):
+        weighted = np.tensordot(np.asarray(problem.counts, float), moment, axes=1)
+        free = true.shape[0] - true.shape[1]
+        level = problem.noise_std * np.sqrt(free * np.trace(np.linalg.pinv(weighted)))
+        within &= subspace_distance(estimated, true) <= max(SUCCESS_DISTANCE, 3.0 * float(level))
+    return float(within)
+
+
+_METRICS: Final[dict[str, Callable[[Problem, Truth, Any], float]]] = {
+    "parameter_error": parameter_error,
+    "mean_user_error": mean_user_error,
+    "max_user_error": max_user_error,
+    "prediction_risk": prediction_risk,
+    "relative_error": relative_error,
+    "subspace_distance": input_distance,
+    "subspace_distance_fro": input_distance_fro,
+    "output_subspace_distance": output_distance,
+    "success": success,
+}
+
+#: Every metric a study may ask for; "sweeps" and "seconds" come from the run itself.
+NAMES: Final[tuple[str, ...]] = (*_METRICS, "sweeps", "seconds")
+
+
+def describe(name: str) -> str:
+    """One line saying what a metric is."""
+    told = {"sweeps": "Sweeps (iterations) taken.", "seconds": "Wall time of the fit in seconds."}
+    return told.get(name) or (_METRICS[name].__doc__ or "").strip().partition("\n")[0]
+
+
+def evaluate(names: Iterable[str], problem: Problem, truth: Truth, fit: Any) -> dict[str, float]:
+    """Return the named metrics of one fit (those that compare with the truth)."""
+    return {name: _METRICS[name](problem, truth, fit) for name in names if name in _METRICS}

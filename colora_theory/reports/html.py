@@ -1,0 +1,286 @@
+"""One self-contained HTML page about finished studies: claims, verdicts, figures, and how to get them again."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterable, Sequence
+from html import escape
+from importlib.resources import files
+from pathlib import Path
+from string import Template
+from typing import TYPE_CHECKING, Any
+
+import colora_theory
+from colora_theory.errors import InputError
+from colora_theory.figures import draw as plots
+from colora_theory.figures.draw import tables_of
+from colora_theory.figures.tables import STANDING
+from colora_theory.verdicts.check import check
+from colora_theory.verdicts.judge import Verdict, broken
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from colora_theory.results.results import Results
+
+#: Rows of a table of failures or cells beyond which the page refers to `colora-theory export`.
+MOST_ROWS = 300
+
+
+def write(runs: Sequence[Results], out: Path, style: str = "paper") -> None:
+    """Write the page about `runs` to the file `out`."""
+    if not runs:
+        raise InputError("a report needs at least one run.")
+    sections = [_study(results, f"study-{number}", style) for number, results in enumerate(runs, 1)]
+    titles = [results.study.title or results.study.name for results in runs]
+    links = [f'<li><a href="#study-{i}">{escape(text)}</a></li>' for i, text in enumerate(titles, 1)]
+    template = Template((files("colora_theory.reports") / "report.html").read_text(encoding="utf-8"))
+    page = template.substitute(
+        version=escape(colora_theory.__version__),
+        title=escape(titles[0] if len(runs) == 1 else f"Report of {len(runs)} studies"),
+        subtitle="Claims, verdicts, figures, and what is needed to get them again.",
+        contents=f'<nav aria-label="Studies"><ol>{"".join(links)}</ol></nav>' if len(runs) > 1 else "",
+        studies="\n".join(sections),
+    )
+    try:
+        out.write_text(page, encoding="utf-8")
+    except OSError as error:
+        raise InputError(f"cannot write {out}: {error.strerror or error}.") from None
+
+
+def _study(results: Results, anchor: str, style: str) -> str:
+    study = results.study
+    verdicts = check(results)
+    rows, failed = results.counts()
+    quick = " Short form: too few trials for a verdict." if results.quick else ""
+    parts = [
+        f'<section id="{anchor}" aria-labelledby="{anchor}-title">',
+        f'<h2 id="{anchor}-title">{escape(study.title or study.name)}</h2>',
+        f'<p class="soft">Study {escape(study.name)}: {len(study.cells)} cells, '
+        f"{len(study.estimators)} estimators, {rows} fits, {failed} failed.{quick}</p>",
+        "<h3>Claim, written before the run</h3>",
+        f"<blockquote><p>{escape(study.claim.strip() or 'No claim was stated.')}</p></blockquote>",
+    ]
+    if study.learned:
+        parts += ["<h3>What was learned</h3>", f"<p>{escape(study.learned.strip())}</p>"]
+    parts += ["<h3>Verdicts</h3>", _verdicts(verdicts), "<h3>Figures</h3>", *_figures(results, anchor, style)]
+    parts += ["<h3>Failures</h3>", _failures(results, failed), "<h3>How to reproduce</h3>", _again(results)]
+    parts += ["<h3>Resolved study</h3>", _pre(toml(study.resolved())), "<h3>Manifest</h3>", _manifest(results)]
+    return "\n".join([*parts, "</section>"])
+
+
+# --- pieces ------------------------------------------------------------------------------------------------
+
+
+def number(value: float | None) -> str:
+    """A number of four digits, or a dash."""
+    return "–" if value is None or not math.isfinite(value) else f"{value:.4g}"
+
+
+def table(head: Sequence[str], rows: Iterable[Sequence[str]], caption: str, classes: Sequence[str] = ()) -> str:
+    """A table in a region that scrolls on narrow screens; the cells are HTML already."""
+    kinds = [*classes, *[""] * len(head)][: len(head)]
+    top = "".join(f'<th scope="col">{escape(text)}</th>' for text in head)
+    body = "".join(
+        "<tr>"
+        + "".join(
+            f'<td class="{kind}">{cell}</td>' if kind else f"<td>{cell}</td>"
+            for cell, kind in zip(row, kinds, strict=True)
+        )
+        + "</tr>\n"
+        for row in rows
+    )
+    return (
+        f'<div class="scroll" role="region" tabindex="0" aria-label="{escape(caption)}">'
+        f"<table><thead><tr>{top}</tr></thead><tbody>\n{body}</tbody></table></div>"
+    )
+
+
+def _badge(status: str) -> str:
+    return f'<span class="verdict {status.replace(" ", "-")}">{escape(status)}</span>'
+
+
+def _row(verdict: Verdict) -> list[str]:
+    low, high = verdict.interval
+    interval = f"[{number(low)}, {number(high)}]" if math.isfinite(low) or math.isfinite(high) else "–"
+    return [
+        str(verdict.trials),
+        broken(verdict.kind, verdict.reason, verdict.violations),
+        str(verdict.failures),
+        interval,
+        number(verdict.tightness),
+        escape(verdict.reason),
+    ]
+
+
+_HEAD = ("trials", "broken in", "failed", "interval", "tightness", "evidence")
+_KINDS = ("number", "number", "number", "number", "number", "words")
+
+
+def _name(guarantee: str) -> str:
+    """A guarantee's name that may break at its underscores, so that a narrow page shows the verdict beside it."""
+    return escape(guarantee).replace("_", "_<wbr>")
+
+
+def _verdicts(verdicts: Sequence[Verdict]) -> str:
+    if not verdicts:
+        return "<p>The study states no guarantee.</p>"
+    overall = [v for v in verdicts if not v.cell]
+    cells = [v for v in verdicts if v.cell]
+    rows = []
+    for v in overall:
+        kind = ", ".join(dict.fromkeys((v.kind, STANDING.get(v.kind, v.kind))))
+        name = f"<strong>{_name(v.guarantee)}</strong><br>{escape(kind)}"
+        rows.append([name, _badge(v.status), escape(v.estimator), *_row(v)])
+    out = table(("guarantee", "verdict", "estimator", *_HEAD), rows, "Verdicts", ("", "", "", *_KINDS))
+    out += (
+        '<p class="soft">Tightness is claim over observation for upper bounds and predictions, observation over '
+        "claim for lower bounds: 1 is tight. Intervals bound the mean, the rate of violations, or the slope.</p>"
+    )
+    if cells:
+        detail = [
+            [_name(v.guarantee), _badge(v.status), escape(v.estimator), escape(v.where), *_row(v)]
+            for v in cells[:MOST_ROWS]
+        ]
+        head = ("guarantee", "verdict", "estimator", "cell", *_HEAD)
+        inner = table(head, detail, "Verdicts cell by cell", ("", "", "", "", *_KINDS))
+        more = f"<p>{len(cells) - MOST_ROWS} more are left out.</p>" if len(cells) > MOST_ROWS else ""
+        out += f"<details><summary>Cell by cell ({len(cells)})</summary>{inner}{more}</details>"
+    return out
+
+
+def _figures(results: Results, anchor: str, style: str) -> list[str]:
+    study = results.study
+    out = []
+    for index, figure in enumerate(study.figures, 1):
+        tables = tables_of(results, figure)
+        text = alt_text(figure, tables, figure.title or study.title)
+        svg = inline_svg(plots.svg(study, figure, tables, style), f"{anchor}-figure-{index}", text)
+        shows = {
+            "trajectory": f"Geometric mean and range of {figure.trials} trials.",
+            "scatter": "One point per trial.",
+            "heatmap": "Means over the trials.",
+        }.get(figure.kind, "Means with 95\u00a0% Monte Carlo intervals.")
+        caption = f"Figure {index}. {figure.title or study.title}. {shows}"
+        width = round(float(re.search(r'viewBox="0 0 ([\d.]+)', svg)[1]) / 72 * 1.45, 1)  # type: ignore[index]
+        wide = ' class="wide" tabindex="0"' if width > 8 else ""
+        out.append(
+            f'<figure{wide} style="max-width:{width}in">\n{svg}\n'
+            f"<figcaption>{escape(caption)}</figcaption></figure>"
+        )
+    return out or ["<p>The study asks for no figure.</p>"]
+
+
+def alt_text(figure: Any, tables: dict[str, pd.DataFrame], title: str) -> str:
+    """What a figure shows, in words: the ends of every line."""
+    from colora_theory.figures.style import label_of, name_of
+
+    def plain(text: str) -> str:
+        return re.sub(r"[$\\]", "", text)
+
+    said = [
+        f"{title}: {figure.kind} of {plain(label_of(figure.value or figure.y or 'observed against claimed'))}."
+    ]
+    table = tables.get("points")
+    x: str = "sweep" if figure.kind == "trajectory" else figure.x or ""
+    if table is not None and figure.kind in ("curve", "trajectory"):
+        for text, rows in table.groupby("line", sort=False):
+            at, mean = rows[x].to_list(), rows["mean"].to_list()
+            said.append(
+                f"{plain(str(text))}: {mean[0]:.3g} at {plain(label_of(x))} = {at[0]}, {mean[-1]:.3g} at {at[-1]}."
+            )
+    elif table is not None and figure.kind == "bars":
+        for _, rows in table.groupby("cell", sort=False):
+            least, text = min(zip(rows["mean"], rows["line"], strict=True))
+            said.append(f"Least in its panel: {plain(str(text))} with {least:.3g}.")
+    elif table is not None and figure.kind == "heatmap":
+        said.append(f"From {table['mean'].min():.3g} to {table['mean'].max():.3g} over {len(table)} cells.")
+    if figure.overlay:
+        said.append("With the claims of " + ", ".join(name_of(name) for name in figure.overlay) + ".")
+    return " ".join(said)
+
+
+def inline_svg(text: str, prefix: str, alt: str) -> str:
+    """An SVG file as an element of a page: no prolog, no metadata, ids of its own, an alternative text."""
+    body = text[text.index("<svg") :]
+    body = re.sub(r"<metadata>.*?</metadata>", "", body, flags=re.DOTALL)
+    body = re.sub(r'\bid="', f'id="{prefix}-', body)
+    body = re.sub(r'href="#', f'href="#{prefix}-', body)
+    body = re.sub(r"url\(#", f"url(#{prefix}-", body)
+    head, rest = body[: body.index(">")], body[body.index(">") :]
+    head = re.sub(r'\s(width|height)="[^"]*"', "", head)
+    return f'{head} role="img" aria-label="{escape(alt)}"{rest}'.strip()
+
+
+def _failures(results: Results, failed: int) -> str:
+    if not failed:
+        return "<p>No fit failed.</p>"
+    rows = [[str(count), escape(text)] for text, count in results.failure_messages(most=50)]
+    return (
+        f"<p>{failed} fits failed; every one is a row of the results and counts against its estimator.</p>"
+        + table(("fits", "what happened"), rows, "Failures", ("number", "words"))
+    )
+
+
+def _again(results: Results) -> str:
+    name = results.study.name
+    lines = [
+        "pip install .   # in a checkout of colora_theory at the commit that the manifest below names",
+        f"colora-theory run {name}.toml   # the resolved study below, saved as {name}.toml",
+        f"colora-theory check runs/{name}",
+        f"colora-theory report runs/{name} -o report.html",
+    ]
+    return (
+        "<p>Every random number follows from the study's seed and the content of a cell: the same versions on the "
+        "same kind of machine give the same numbers bit for bit.</p>" + _pre("\n".join(lines))
+    )
+
+
+def _manifest(results: Results) -> str:
+    entries = [
+        (key, ", ".join(map(str, value)) if isinstance(value, list) else str(value))
+        for key, value in sorted(results.manifest.items())
+    ]
+    return "<dl>" + "".join(f"<dt>{escape(k)}</dt><dd>{escape(v)}</dd>" for k, v in entries) + "</dl>"
+
+
+def _pre(text: str) -> str:
+    return f'<pre tabindex="0"><code>{escape(text)}</code></pre>'
+
+
+# --- the resolved study as TOML ----------------------------------------------------------------------------
+
+
+def toml(tables: dict[str, Any]) -> str:
+    """A study's nested tables as a TOML file that reads back to the same tables."""
+    plain = {k: v for k, v in tables.items() if not _is_section(v)}
+    out = [f"{key} = {_value(value)}" for key, value in plain.items()]
+    for key, value in tables.items():
+        if _is_section(value):
+            for entry in value if isinstance(value, list) else [value]:
+                out += ["", f"[[{key}]]" if isinstance(value, list) else f"[{key}]"]
+                out += [f"{name} = {_value(inner)}" for name, inner in entry.items()]
+    return "\n".join(out) + "\n"
+
+
+def _is_section(value: Any) -> bool:
+    return isinstance(value, dict) or (isinstance(value, list) and bool(value) and isinstance(value[0], dict))
+
+
+def _value(value: Any) -> str:
+    import json
+
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, int | float):
+        return repr(value)
+    if isinstance(value, list | tuple):
+        return "[" + ", ".join(_value(v) for v in value) + "]"
+    if isinstance(value, dict):
+        return "{ " + ", ".join(f"{_key(k)} = {_value(v)}" for k, v in value.items()) + " }" if value else "{}"
+    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
+
+
+def _key(key: str) -> str:
+    return key if re.fullmatch(r"[A-Za-z0-9_-]+", key) else _value(str(key))

@@ -1,0 +1,36 @@
+"""Writes tables of results for other programs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TextIO
+
+from colora_theory.errors import InputError
+from colora_theory.results.results import Results
+
+
+def write(results: Results, kind: str, out: Path | None, stdout: TextIO) -> None:
+    """Write the table `kind` (a method of Results) to `out`, .csv or .parquet, or as CSV to `stdout`.
+
+    Numbers in CSV read back to the same bits. Raises InputError for another
+    suffix or a file that cannot be written.
+    """
+    suffix = ".csv" if out is None else out.suffix.lower()
+    if suffix not in (".csv", ".parquet"):
+        raise InputError(f"--out must end in .csv or .parquet, got {out}.")
+    table = getattr(results, kind)()
+    for name in results.study.cells[0].varied:
+        if any(isinstance(cell.varied[name], tuple) for cell in results.study.cells):
+            table[name] = [str(value) for value in table[name]]  # (3, 2): no column type of its own
+    if out is None:
+        table.to_csv(stdout, index=False)
+        return
+    try:
+        if suffix == ".csv":
+            table.to_csv(out, index=False)
+        else:
+            table.to_parquet(out, index=False)
+    except ImportError:
+        raise InputError("Parquet needs pyarrow; install colora_theory[parquet], or export to .csv.") from None
+    except OSError as error:
+        raise InputError(f"cannot write {out}: {error.strerror or error}.") from None

@@ -1,0 +1,83 @@
+"""Whether results belong together: the same study, the same versions; and what lies beside a store to say so."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, Final
+
+from colora_theory.errors import InputError
+from colora_theory.results.store import FILE, connect, meta
+from colora_theory.studies.study import Study
+
+#: A change of these may change numbers, so a store is not resumed across it without being told.
+VERSIONS: Final = ("colora_theory", "python", "numpy", "scipy")
+
+
+def describe(study: Study, folder: Path, now: dict[str, Any], accept_version: bool) -> dict[str, Any]:
+    """Return what the store in `folder` says of itself; refuse to mix results of different studies or versions.
+
+    now : the manifest of the present process.
+    """
+    about: dict[str, Any] = {
+        "study": study.resolved(),
+        "source": study.source_text,
+        "identity": study.identity(),
+        "cells": [cell.id for cell in study.cells],
+        "manifest": now,
+        "quick": study.quick,
+    }
+    if not (folder / FILE).exists():
+        return about
+    connection = connect(folder / FILE)
+    try:
+        old = {key: meta(connection, key) for key in ("identity", "cells", "manifest")}
+    finally:
+        connection.close()
+    if None in old.values():
+        raise InputError(f"{folder} does not say which study it belongs to; it is damaged. Choose another --out.")
+    changes = differences(old["identity"], about["identity"], grown=set(old["cells"]) <= set(about["cells"]))
+    if changes:
+        raise InputError(
+            f"{folder} holds results of another study: {'; '.join(changes)}. "
+            "Choose another --out, or undo the change."
+        )
+    before = old["manifest"]
+    versions = [f"{key} {before.get(key)} → {now[key]}" for key in VERSIONS if before.get(key) != now[key]]
+    if versions and not accept_version:
+        raise InputError(
+            f"{folder} was begun with other versions: {', '.join(versions)}. Results may differ in the last "
+            "digits or more; pass --accept-version to go on, or choose another --out."
+        )
+    session = {key: now[key] for key in (*VERSIONS, "commit", "dirty", "cpu", "started")}
+    about["manifest"] = {**before, "resumed": [*before.get("resumed", []), session]}
+    return about
+
+
+def differences(old: dict[str, Any], new: dict[str, Any], *, grown: bool) -> list[str]:
+    """Say what differs between two identities, in ways that would mix different results.
+
+    A grid that only grew (`grown`: all its old cells are still there) and added estimators are no difference.
+    """
+    out = []
+    for key in sorted({*old, *new}):
+        if old.get(key) == new.get(key) or (grown and key.startswith(("grid.", "problem."))):
+            continue
+        if key.startswith("estimator.") and key not in old:
+            continue
+        out.append(f"{key}: {_told(old, key)} → {_told(new, key)}")
+    return out if len(out) <= 4 else [*out[:3], f"and {len(out) - 3} more"]
+
+
+def _told(identity: dict[str, Any], key: str) -> str:
+    return json.dumps(identity[key], ensure_ascii=False) if key in identity else "nothing"
+
+
+def describe_folder(folder: Path, study: Study, about: dict[str, Any]) -> None:
+    """Write the study and what produced its results beside the store."""
+    if study.source_text:
+        (folder / "study.toml").write_text(study.source_text, encoding="utf-8")
+    (folder / "study.json").write_text(
+        json.dumps(study.resolved(), indent=2, ensure_ascii=False), encoding="utf-8"
+    )
+    (folder / "manifest.json").write_text(json.dumps(about, indent=2, ensure_ascii=False), encoding="utf-8")

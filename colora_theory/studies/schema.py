@@ -1,0 +1,232 @@
+"""The format of a study file: which keys exist, which values they take. Read only when a study is read.
+
+Every violation becomes one InputError sentence that says where it is, what is allowed and what was given.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import types
+import typing
+from typing import Annotated, Any, Final, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from colora_theory.errors import InputError, nearest
+from colora_theory.model.problem import Problem
+
+#: Seconds one fit may take unless the study says otherwise: a method that never ends must not hang a study.
+DEFAULT_TIMEOUT = 3600.0
+
+PROBLEM_FIELDS: Final = tuple(f.name for f in dataclasses.fields(Problem))
+
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=100)]
+Text = Annotated[str, Field(max_length=10_000)]
+Count = Annotated[int, Field(ge=1, le=10**9)]
+Probability = Annotated[float, Field(gt=0, lt=1)]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+
+
+class _Table(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+
+class EstimatorTable(_Table):
+    """`[[estimator]]`: a registered name, its parameters, and what to call it."""
+
+    name: str
+    params: dict[str, Any] = {}
+    label: Annotated[str, Field(min_length=1, max_length=100)] | None = None
+
+
+class MetricsTable(_Table):
+    """`[metrics]`."""
+
+    use: Annotated[list[str], Field(min_length=1)]
+
+
+class GuaranteeTable(_Table):
+    """`[[guarantee]]`: which theorem is compared with which metric of which estimator, and how strictly.
+
+    delta is the allowed rate of violations, alpha the level of the test.
+    """
+
+    name: str
+    metric: str | None = None
+    estimator: str | None = None
+    delta: Probability | None = None
+    alpha: Probability | None = None
+
+
+class FigureTable(_Table):
+    """`[[figure]]`: one picture. x, y, value and hue are problem fields, metric names, or "estimator"."""
+
+    kind: Literal["curve", "heatmap", "trajectory", "scatter", "bars"]
+    x: str | None = None
+    y: str | None = None
+    value: str | None = None  # what a heatmap colours
+    hue: str | None = None
+    estimators: list[str] | None = None  # labels to draw; all when absent
+    lines: list[dict[str, Any]] = []  # {estimator, varied fields, label}: the lines to draw; all when absent
+    overlay: list[str] = []  # guarantees drawn as curves
+    levels: dict[str, float] = {}  # on a heatmap: the value at which a claim that is no threshold is drawn
+    trials: Count = 5  # trials that a trajectory shows
+    width: Literal["column", "page"] = "column"
+    panels: list[str] = []  # what to call the panels of bars, in the order of the cells
+    file: Name | None = None
+    title: Text | None = None
+    x_label: Text | None = None
+    y_label: Text | None = None
+    log_x: bool | None = None
+    log_y: bool | None = None
+
+
+class TargetTable(_Table):
+    """`target_mcse`: a Monte Carlo standard error to reach, relative to the mean or absolute."""
+
+    relative: Positive | None = None
+    absolute: Positive | None = None
+
+    @model_validator(mode="after")
+    def _one(self) -> TargetTable:
+        if (self.relative is None) == (self.absolute is None):
+            raise ValueError("must set exactly one of relative and absolute")
+        return self
+
+
+class QuickTable(_Table):
+    """`quick`: what --quick runs instead."""
+
+    trials: Count = 4
+    grid: dict[str, list[Any]] = {}
+
+
+class RunTable(_Table):
+    """`[run]`: how much and how long. No part of what a cell is, so free to change between runs.
+
+    trials per cell; with `target_mcse` a cell ends at the first multiple of `batch` where every target is met
+    for every estimator, and at `max_trials` (default `trials`) at the latest. `timeout` is in seconds per fit.
+    `max_failures` allowed rows: a number of them, or below 1 a share of all rows.
+    """
+
+    trials: Count = 100
+    batch: Annotated[int, Field(ge=2, le=10**6)] = 25
+    target_mcse: dict[str, TargetTable] = {}
+    max_trials: Count | None = None
+    timeout: Annotated[float, Field(gt=0, le=1e7)] = DEFAULT_TIMEOUT
+    max_failures: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
+    quick: QuickTable = QuickTable()
+
+    @property
+    def most_trials(self) -> int:
+        """The number of trials at which every cell ends."""
+        return self.max_trials if self.target_mcse and self.max_trials else self.trials
+
+    def allowed_failures(self, rows: int) -> float:
+        """Number of failures among `rows` rows that still count as success."""
+        return self.max_failures if self.max_failures >= 1 else self.max_failures * rows
+
+
+class ExcludeTable(_Table):
+    """`[[exclude]]`: cells whose varied fields have these values (a list: any of them) are left out."""
+
+    where: Annotated[dict[str, Any], Field(min_length=1)]
+
+
+class StudyTable(_Table):
+    """The whole file."""
+
+    schema_version: Literal[1] = Field(alias="schema")
+    name: Name
+    title: Text = ""
+    claim: Text = ""
+    learned: Text = ""  # what the run taught, written after it; the claim stays as it was
+    seed: Annotated[int, Field(ge=0, lt=2**1024)]
+    problem: dict[str, Any] = {}
+    grid: dict[str, Annotated[list[Any], Field(min_length=1)]] = {}
+    exclude: list[ExcludeTable] = []
+    estimator: Annotated[list[EstimatorTable], Field(min_length=1)]
+    metrics: MetricsTable
+    guarantee: list[GuaranteeTable] = []
+    run: RunTable = RunTable()
+    figure: list[FigureTable] = []
+
+    @field_validator("schema_version", mode="before")
+    @classmethod
+    def _known(cls, value: Any) -> Any:
+        if type(value) is int and value > 1:
+            raise ValueError("is of a newer version of colora_theory; upgrade it")
+        return value
+
+
+def parse(raw: dict[str, Any]) -> StudyTable:
+    """Return the validated table, or raise InputError naming the first thing wrong."""
+    for section in ("problem", "grid"):
+        entries = raw.get(section)
+        for key in entries if isinstance(entries, dict) else ():
+            if key not in PROBLEM_FIELDS:
+                raise InputError(f"unknown key '{section}.{key}'; {nearest(str(key), PROBLEM_FIELDS)}")
+    try:
+        return StudyTable.model_validate(raw)
+    except ValidationError as error:
+        problems = error.errors(include_url=False, include_context=True)
+        # A misspelt key is also a missing one; the misspelling is the cause.
+        first = next((p for p in problems if p["type"] == "extra_forbidden"), problems[0])
+        raise InputError(_sentence(dict(first))) from None
+
+
+def _sentence(problem: dict[str, Any]) -> str:
+    loc = tuple(part for part in problem["loc"] if part != "[key]")
+    where, given = dotted(loc), shown(problem.get("input"))
+    if problem["type"] == "extra_forbidden":
+        return f"unknown key {where!r}; {nearest(str(loc[-1]), _keys(loc[:-1]))}"
+    if problem["type"] == "missing":
+        return f"{where} is missing; add it."
+    message = str(problem["msg"])
+    for old, new in (
+        ("Value error, ", ""),
+        ("Input should be", "must be"),
+        ("should", "must"),
+        ("valid dictionary or instance of", "table like"),
+        ("a valid list", "a list of tables" if loc[-1:] in {("estimator",), ("figure",)} else "a list"),
+        ("a valid dictionary", "a table"),
+        (" after validation", ""),
+    ):
+        message = message.replace(old, new)
+    message = message[:1].lower() + message[1:]
+    for noun in ("list ", "string ", "dictionary "):
+        message = message.removeprefix(noun)
+    return f"{where} {message}, got {given}."
+
+
+def dotted(loc: tuple[Any, ...]) -> str:
+    """Return a location as it reads in a message: `grid.num_users`, `estimator[2].params`."""
+    out = ""
+    for part in loc:
+        out += f"[{part + 1}]" if isinstance(part, int) else f".{part}" if out else str(part)
+    return out or "the study"
+
+
+def shown(value: Any) -> str:
+    """Return a short repr for messages."""
+    if isinstance(value, float) and math.isnan(value):
+        return "nan"
+    text = repr(value)
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+def _keys(loc: tuple[Any, ...]) -> list[str]:
+    """Return the keys allowed in the table at `loc`."""
+    model: type[BaseModel] = StudyTable
+    for part in loc:
+        for name, field in model.model_fields.items():
+            if part in (name, field.alias):
+                model = _model_in(field.annotation) or model
+    return [field.alias or name for name, field in model.model_fields.items()]
+
+
+def _model_in(annotation: Any) -> type[BaseModel] | None:
+    if isinstance(annotation, type) and not isinstance(annotation, types.GenericAlias):
+        return annotation if issubclass(annotation, BaseModel) else None
+    return next((m for m in map(_model_in, typing.get_args(annotation)) if m), None)
