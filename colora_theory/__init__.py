@@ -39,7 +39,7 @@ _HOMES = {
     "Results": "results.results",
     "Study": "studies.study",
     "Truth": "model.truth",
-    "Verdict": "verdicts.judge",
+    "Verdict": "verdicts.verdict",
     "check": "verdicts.check",
     "run": "engine.run",
     "sample_data": "model.sampling",

@@ -14,27 +14,31 @@ trials use the random streams of studies, so a trial named in a message can be d
 
 from __future__ import annotations
 
+import dataclasses
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 import numpy as np
 
 from colora_theory import estimators, guarantees
-from colora_theory.engine.trial import DATA, ESTIMATOR, TRUTH, describe, stream
+from colora_theory.engine.limits import one_blas_thread, quiet
+from colora_theory.engine.trial import Recipe, Segment, TrialGuarantee, draw, fit, run_trial
 from colora_theory.errors import InputError, nearest
 from colora_theory.estimators import Estimator, Fit
 from colora_theory.guarantees import Guarantee
 from colora_theory.model import metrics
+from colora_theory.model.checks import check_integer
 from colora_theory.model.dataset import Dataset
 from colora_theory.model.problem import Problem
-from colora_theory.model.sampling import sample_data
-from colora_theory.model.truth import Truth, sample_truth
-from colora_theory.studies.study import Cell
-from colora_theory.verdicts.check import claim_of, inapplicable, is_scaling
-from colora_theory.verdicts.judge import MIN_TRIALS, Claim, Sample, Verdict, judge
-from colora_theory.verdicts.scaling import judge_rate
+from colora_theory.model.truth import Truth
+from colora_theory.results.rows import FAILURES, Row
+from colora_theory.studies.study import Cell, EstimatorSpec
+from colora_theory.verdicts.check import inapplicable, is_scaling, requirement_of
+from colora_theory.verdicts.judge import MIN_TRIALS, CellTest, Requirement, Sample, judge_family
+from colora_theory.verdicts.scaling import RateTest
+from colora_theory.verdicts.verdict import Verdict
 
 __all__ = ["assert_guarantee", "assert_holds", "assert_rate", "replay"]
 
@@ -81,21 +85,16 @@ def assert_guarantee(
         )
     if is_scaling(guarantee):
         raise InputError(f"{guarantee.name!r} is a rate and needs a grid of problems; use assert_rate or a study.")
-    chosen = _estimator(estimator, params, guarantee.estimators, problem, guarantee.recording)
-    runner = _Runner(problem, chosen, seed)
     if why := inapplicable(guarantee, problem):
         raise AssertionError(f"{guarantee.name}: not applicable – {why}")
-    claim, fixed = claim_of(guarantee, problem, delta), None
-    if not guarantee.per_trial:
-        fixed = guarantee.value(problem)
-    observe = getattr(guarantee, "observed", None)
-
-    def measure(truth: Truth, data: Dataset, fit: Fit) -> tuple[float, float]:
-        claimed = fixed if fixed is not None else guarantee.value(problem, truth=truth, data=data, fit=fit)
-        seen = observe(problem, truth, data, fit) if observe else _metric(guarantee.metric, problem, truth, fit)
-        return seen, claimed
-
-    return _decide(guarantee.name, claim, runner, measure, trials, alpha, sequential, strict)
+    available = [each for each in guarantee.estimators if each in estimators.names()]
+    spec = _spec(estimator, params, (available or ["altmin"])[0], guarantee.recording)
+    inside = (TrialGuarantee(guarantee, (0,)),) if guarantee.per_trial or hasattr(guarantee, "observed") else ()
+    compared = (guarantee.metric,) if guarantee.metric in metrics.NAMES else ()
+    recipe = Recipe(seed, (spec,), compared, inside)
+    fixed = None if guarantee.per_trial else guarantee.value(problem)
+    required = requirement_of(guarantee, problem, delta)
+    return _Assertion(guarantee.name, required, problem, recipe, fixed).decide(trials, alpha, sequential, strict)
 
 
 def assert_holds(
@@ -136,20 +135,16 @@ def assert_holds(
     if expectation == (delta is not None):
         raise InputError("give either expectation=True (a claim about the mean) or delta= (about single trials).")
     _known_metric(metric)
-    runner = _Runner(problem, _estimator(estimator, params, (), problem), seed)
+    recipe = Recipe(seed, (_spec(estimator, params),), (metric,))
     claimed = float(claim(problem))
     name = getattr(claim, "__name__", "claim")
     if math.isnan(claimed):
         raise AssertionError(f"{name}: not applicable – the claim is NaN for this problem")
-    form = "mean" if delta is None else "rate" if delta else "always"
+    form = "mean" if delta is None else "share" if delta else "always"
     scale = max(1.0, problem.num_users * problem.signal_norm**2)
     trivial = 0.0 if side == "lower" else math.inf
-    tested = Claim(side, form, delta or 0.0, trivial=trivial, scale=scale)
-
-    def measure(truth: Truth, data: Dataset, fit: Fit) -> tuple[float, float]:
-        return _metric(metric, problem, truth, fit), claimed
-
-    return _decide(name, tested, runner, measure, trials, alpha, sequential, strict)
+    required = Requirement(side, form, delta or 0.0, trivial=trivial, scale=scale)
+    return _Assertion(name, required, problem, recipe, claimed).decide(trials, alpha, sequential, strict)
 
 
 def assert_rate(
@@ -181,21 +176,20 @@ def assert_rate(
     if not slope:
         raise InputError("slope must not be 0; a constant level is a claim for assert_holds.")
     samples, failures = [], 0
+    spec, what = _spec(estimator, params), f"{metric} ∝ {against}^{slope:g}"
     for value in values:
         changed = problem.replace(**{against: value})
-        runner = _Runner(changed, _estimator(estimator, params, (), changed), seed)
-
-        def measure(truth: Truth, data: Dataset, fit: Fit, problem: Problem = changed) -> tuple[float, float]:
-            return _metric(metric, problem, truth, fit), 0.0
-
-        rows = list(runner.run(0, _scaled(trials), measure))
-        failures += sum(math.isnan(row[0]) for row in rows)
-        samples.append(np.array([row[0] for row in rows]))
-    what = f"{metric} ∝ {against}^{slope:g}"
+        required = Requirement(side, "mean")
+        runs = _Assertion(what, required, changed, Recipe(seed, (spec,), (metric,)), 0.0)
+        runs.run(_scaled(trials))
+        sample = runs.sample()
+        failures += sample.failures
+        samples.append(sample.observed)
     if failures:
         raise AssertionError(f"{what}: violated – {failures} failed trials have no finite error (seed = {seed}).")
     rate = np.asarray(values, float) ** slope
-    verdict = replace(judge_rate(side, rate, samples, alpha=alpha), guarantee=what, metric=metric, where="")
+    (verdict,) = judge_family([RateTest(side, rate, samples, alpha)])
+    verdict = replace(verdict, guarantee=what, metric=metric, where="")
     if verdict.status == "violated" or (strict and verdict.status != "holds"):
         raise AssertionError(f"{verdict}; seed = {seed}")
     return verdict
@@ -210,11 +204,11 @@ def replay(
     params: Mapping[str, Any] | None = None,
 ) -> tuple[Truth, Dataset, Fit | None]:
     """Draw one trial of an assertion again, and fit it when an estimator is given."""
-    if estimator is None:
-        return (*_Runner(problem, None, seed).draw(trial), None)
-    runner = _Runner(problem, _estimator(estimator, params, (), problem), seed)
-    truth, data = runner.draw(trial)
-    return truth, data, runner.fit(trial, truth, data)
+    spec = _spec(estimator, params)
+    recipe, segment = Recipe(seed, (spec,), ()), Segment(0, Cell.of(problem, {}).words, problem, (trial,), (0,))
+    with one_blas_thread():
+        truth, data = drawn = draw(recipe, segment.words, problem, trial)
+        return truth, data, None if estimator is None else fit(recipe, segment, trial, 0, drawn)
 
 
 # --- machinery ---------------------------------------------------------------------------------------------
@@ -223,138 +217,106 @@ _SIDES = ("upper", "lower", "equality")
 
 
 def _scaled(trials: int) -> int:
-    if trials < MIN_TRIALS:
-        raise InputError(f"trials must be at least {MIN_TRIALS}, got {trials}; raise it.")
+    check_integer("trials", trials, MIN_TRIALS)
     return max(MIN_TRIALS, round(trials * trial_factor))
 
 
 def _known_metric(name: str) -> None:
     known = [each for each in metrics.NAMES if each != "seconds"]
     if name not in known:
-        raise InputError(f"unknown metric {name!r}; {nearest(name, known)}")
+        raise InputError(f"unknown metric {name!r}; {nearest(str(name), known)}")
 
 
-def _metric(name: str, problem: Problem, truth: Truth, fit: Fit) -> float:
-    return float(fit.sweeps) if name == "sweeps" else metrics.evaluate([name], problem, truth, fit)[name]
-
-
-class _Built:
-    """An estimator still to be built, because an oracle's side information comes from each trial's truth."""
-
-    def __init__(self, cls: type[Estimator], params: dict[str, Any]) -> None:
-        self.cls, self.params = cls, params
-        self.words = (0,)
-
-    def build(self, truth: Truth) -> Estimator:
-        side = {name: getattr(truth, name) for name in self.cls.side_information}
-        return self.cls.from_params(**{**self.params, **side})
-
-
-def _estimator(
-    given: EstimatorLike,
-    params: Mapping[str, Any] | None,
-    default: tuple[str, ...],
-    problem: Problem,
-    recording: Mapping[str, Any] | None = None,
-) -> _Built | Estimator:
+def _spec(
+    given: EstimatorLike, params: Mapping[str, Any] | None, default: str = "altmin", recording: Any = None
+) -> EstimatorSpec:
+    """The estimator as a study would name it, so that the random streams are those of that study."""
     if isinstance(given, Estimator):
         if params:
             raise InputError("params belong to an estimator given by name; this one is built already.")
-        return given
-    if given is None:
-        available = [name for name in default if name in estimators.names()]
-        given = available[0] if available else "altmin"
-    cls = estimators.get(given) if isinstance(given, str) else given
+        return _Given.holding(given)
+    cls = given if isinstance(given, type) else estimators.get(given or default)
     recorded = {name: value for name, value in (recording or {}).items() if name in cls.parameters()}
-    settings = {**recorded, **(params or {})}
-    if "rank" in cls.parameters():
-        settings.setdefault("rank", problem.rank)
-    return _Built(cls, settings)
+    return EstimatorSpec.of(cls, {**recorded, **(params or {})})
 
 
-class _Runner:
-    """Trials of one problem and one estimator, on the random streams that studies use."""
+@dataclass(frozen=True)
+class _Given(EstimatorSpec):
+    """An estimator that is built already; its stream is that of a study with the same parameters."""
 
-    def __init__(self, problem: Problem, estimator: _Built | Estimator | None, seed: int) -> None:
-        self.problem, self.estimator, self.seed = problem, estimator, seed
-        self.words = Cell.of(problem, {}).words
-        self.messages: dict[int, str] = {}
+    estimator: Estimator | None = field(default=None, repr=False)
 
-    def draw(self, trial: int) -> tuple[Truth, Dataset]:
-        truth = sample_truth(self.problem, stream(self.seed, TRUTH, *self.words, trial))
-        return truth, sample_data(self.problem, truth, stream(self.seed, DATA, *self.words, trial))
+    @classmethod
+    def holding(cls, estimator: Estimator) -> _Given:
+        settings = {f.name: f.default for f in dataclasses.fields(estimator)}
+        changed = {n: getattr(estimator, n) for n, default in settings.items() if n != "rank"}
+        params = {n: v for n, v in changed.items() if isinstance(v, int | float | str) and v != settings[n]}
+        spec = EstimatorSpec.of(type(estimator), params)
+        return cls(spec.label, spec.name, spec.params, spec.cls, spec.words, estimator)
 
-    def fit(self, trial: int, truth: Truth, data: Dataset) -> Fit:
-        built = self.estimator.build(truth) if isinstance(self.estimator, _Built) else self.estimator
-        assert built is not None
-        return built.fit(data, stream(self.seed, ESTIMATOR, *self.words, trial))
-
-    def run(
-        self, start: int, stop: int, measure: Callable[[Truth, Dataset, Fit], tuple[float, float]]
-    ) -> Iterator[tuple[float, float, bool]]:
-        """Yield observed, claimed, failed for each trial; an exception in a fit is a failed trial."""
-        for trial in range(start, stop):
-            truth, data = self.draw(trial)
-            try:
-                fit = self.fit(trial, truth, data)
-                if not np.isfinite(fit.weights).all():
-                    raise FloatingPointError("the estimate has entries that are not finite")
-            except (InputError, NotImplementedError):
-                raise
-            except Exception as error:
-                self.messages[trial] = describe(error)
-                yield math.nan, math.nan, True
-                continue
-            yield (*measure(truth, data, fit), False)
+    def build(self, problem: Problem, truth: Truth | None) -> Estimator:
+        assert self.estimator is not None
+        return self.estimator
 
 
-def _decide(
-    name: str,
-    claim: Claim,
-    runner: _Runner,
-    measure: Callable[[Truth, Dataset, Fit], tuple[float, float]],
-    trials: int,
-    alpha: float,
-    sequential: bool,
-    strict: bool,
-) -> Verdict:
-    if not 0 < alpha < 1:
-        raise InputError(f"alpha must lie strictly between 0 and 1, got {alpha!r}.")
-    rows: list[tuple[float, float, bool]] = []
-    total = _scaled(trials)
-    for share, spent in LOOKS if sequential else ((1.0, 1.0),):
-        stop = max(MIN_TRIALS, round(total * share))
-        rows += runner.run(len(rows), stop, measure)
-        observed, claimed, failed = zip(*rows, strict=True)
-        verdict = judge(claim, Sample.of(observed, claimed, failed), alpha=alpha * spent)
-        # what must hold in every trial is never certain before the last one, unless it is violated
-        decisive = ("violated",) if claim.form == "always" else ("violated", "holds", "vacuous")
-        if verdict.status in decisive:
-            break
-    verdict = replace(verdict, guarantee=name, estimator=_label(runner.estimator), where=_short(runner.problem))
-    if verdict.status == "holds" or (verdict.status == "inconclusive" and not strict):
-        return verdict
-    raise AssertionError(_message(verdict, runner))
+@dataclass
+class _Assertion:
+    """A claim about one problem and one estimator, and the trials that were run for it."""
 
+    name: str
+    required: Requirement
+    problem: Problem
+    recipe: Recipe
+    claimed: float | None  # None: the guarantee's own number, trial by trial
+    rows: list[Row] = field(default_factory=list)
 
-def _label(estimator: _Built | Estimator | None) -> str:
-    return estimator.cls.name if isinstance(estimator, _Built) else getattr(estimator, "name", "")
+    @property
+    def segment(self) -> Segment:
+        return Segment(0, Cell.of(self.problem, {}).words, self.problem, (), (0,))
 
+    def run(self, stop: int) -> None:
+        """Run the trials up to `stop` that are still missing; wrong arguments are raised, failures are rows."""
+        with one_blas_thread(), quiet():
+            for trial in range(len(self.rows), stop):
+                self.rows += run_trial(self.recipe, self.segment, trial, fatal=(InputError, NotImplementedError))
 
-def _short(problem: Problem) -> str:
-    return ", ".join(f"{key}={value!r}" for key, value in problem.content().items())
+    def sample(self) -> Sample:
+        """What the trials observed and claimed so far."""
+        columns = self.recipe.columns
+        table = np.array([[math.nan if v is None else v for v in row.values] for row in self.rows], float)
+        failed = [row.status in FAILURES for row in self.rows]
+        seen = next((i for i, name in enumerate(columns) if name.startswith("observed:")), 0)
+        said = self.claimed
+        claimed: Any = table[:, columns.index(f"guarantee:{self.name}")] if said is None else said
+        return Sample.of(table[:, seen], claimed, failed)
 
+    def decide(self, trials: int, alpha: float, sequential: bool, strict: bool) -> Verdict:
+        """Run the trials and return the verdict; AssertionError when it is against the claim."""
+        if not 0 < alpha < 1:
+            raise InputError(f"alpha must lie strictly between 0 and 1, got {alpha!r}.")
+        total = _scaled(trials)
+        for share, spent in LOOKS if sequential else ((1.0, 1.0),):
+            self.run(max(MIN_TRIALS, round(total * share)))
+            (verdict,) = judge_family([CellTest(self.required, self.sample(), alpha * spent)])
+            # what must hold in every trial is never certain before the last one, unless it is violated
+            certain = ("violated",) if self.required.form == "always" else ("violated", "holds", "vacuous")
+            if verdict.status in certain:
+                break
+        where = ", ".join(f"{key}={value!r}" for key, value in self.problem.content().items())
+        verdict = replace(verdict, guarantee=self.name, estimator=self.recipe.estimators[0].name, where=where)
+        if verdict.status == "holds" or (verdict.status == "inconclusive" and not strict):
+            return verdict
+        raise AssertionError(self._message(verdict))
 
-def _message(verdict: Verdict, runner: _Runner) -> str:
-    lines = [str(verdict)]
-    if verdict.violations and verdict.worst is not None:
-        lines.append(f"{verdict.violations} of {verdict.trials} single trials are beyond the claim.")
-    if runner.messages:
-        trial, text = next(iter(runner.messages.items()))
-        lines.append(f"first failed trial {trial}: {text}")
-    if verdict.worst is not None:
-        lines.append(
-            f"worst trial {verdict.worst}: draw it again with colora_theory.testing.replay(problem, "
-            f"{verdict.worst}, seed={runner.seed}, estimator={_label(runner.estimator)!r})"
-        )
-    return "\n".join(lines)
+    def _message(self, verdict: Verdict) -> str:
+        lines = [str(verdict)]
+        if verdict.violations and verdict.worst is not None:
+            lines.append(f"{verdict.violations} of {verdict.trials} single trials are beyond the claim.")
+        if failed := [row for row in self.rows if row.status in FAILURES]:
+            lines.append(f"first failed trial {failed[0].trial}: {failed[0].message}")
+        if verdict.worst is not None:
+            lines.append(
+                f"worst trial {verdict.worst}: draw it again with colora_theory.testing.replay(problem, "
+                f"{verdict.worst}, seed={self.recipe.seed}, estimator={verdict.estimator!r})"
+            )
+        return "\n".join(lines)

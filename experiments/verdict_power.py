@@ -27,7 +27,7 @@ from colora_theory.engine.machine import manifest
 from colora_theory.figures.draw import finish, put_beside, write
 from colora_theory.figures.style import COLOURS, MARKERS, WIDTHS, context
 from colora_theory.model.linalg import least_squares
-from colora_theory.verdicts.judge import Claim, Sample, clopper_pearson, judge
+from colora_theory.verdicts.judge import Requirement, Sample, clopper_pearson, judge
 
 mpl.use("Agg")
 import matplotlib.pyplot as plt
@@ -49,9 +49,11 @@ def errors(repeats: int, trials: int, rng: np.random.Generator) -> np.ndarray:
     return (found**2).sum((1, 2)).reshape(repeats, trials, PROBLEM.num_users).sum(2)
 
 
-def point(panel: str, line: str, x: float, claim: Claim, observed: np.ndarray, value: float) -> dict[str, object]:
+def point(
+    panel: str, line: str, x: float, required: Requirement, observed: np.ndarray, value: float
+) -> dict[str, object]:
     """Share of the samples (rows of `observed`) in which `value` is called violated, with its interval."""
-    called = sum(judge(claim, Sample.of(row, value), alpha=ALPHA).status == "violated" for row in observed)
+    called = sum(judge(required, Sample.of(row, value), alpha=ALPHA).status == "violated" for row in observed)
     low, high = clopper_pearson(called, len(observed), 0.05)
     mean = called / len(observed)
     return dict(panel=panel, line=line, x=x, mean=mean, low=low, high=high, called=called, repeats=len(observed))
@@ -65,15 +67,15 @@ def points(quick: bool = False) -> pd.DataFrame:
     quantile = float(np.quantile(errors(repeats, 500, rng), 0.95))
     for factor in np.geomspace(1.0, 1.6, 5 if quick else 13):
         for line, claim, value in (
-            ("upper bound on the mean ÷ factor", Claim("upper", "mean"), risk / factor),
-            ("95 % bound on single trials ÷ factor", Claim("upper", "rate", delta=0.05), quantile / factor),
-            ("identity × factor", Claim("equality", "mean"), risk * factor),
+            ("upper bound on the mean ÷ factor", Requirement("upper", "mean"), risk / factor),
+            ("95 % bound on single trials ÷ factor", Requirement("upper", "share", delta=0.05), quantile / factor),
+            ("identity × factor", Requirement("equality", "mean"), risk * factor),
         ):
             rows.append(point("factor", line, float(factor), claim, observed, value))
     for trials in (25, 100) if quick else (25, 50, 100, 200, 400, 800, 1600):
         observed = errors(repeats, trials, rng)
         for line, shift in (("true identity", 1.0), ("wrong by 5 %", 1.05), ("wrong by 20 %", 1.2)):
-            rows.append(point("trials", line, trials, Claim("equality", "mean"), observed, risk * shift))
+            rows.append(point("trials", line, trials, Requirement("equality", "mean"), observed, risk * shift))
     return pd.DataFrame(rows)
 
 

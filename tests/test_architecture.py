@@ -27,7 +27,7 @@ ROOMS = [
     ("cli",),
 ]
 LEVELS = 12
-LONGEST = 370
+LONGEST = 350
 MOST_AT_THE_TOP = 9
 
 

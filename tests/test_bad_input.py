@@ -236,7 +236,7 @@ CASES: list[tuple[Callable[[], object], str]] = [
     (lambda: ct.testing.assert_guarantee("nope", P, trials=10, alpha=1e-6, seed=0), "unknown guarantee 'nope'"),
     (
         lambda: ct.testing.assert_guarantee("local_least_squares_risk", P, trials=0, alpha=1e-6, seed=0),
-        "trials must be at least 8",
+        "trials must be an integer ≥ 8",
     ),
     (
         lambda: ct.testing.assert_guarantee("local_least_squares_risk", P, trials=10, alpha=2, seed=0),

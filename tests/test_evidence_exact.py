@@ -13,7 +13,7 @@ from colora_theory import guarantees
 from colora_theory.results.results import Results
 from colora_theory.studies.study import Cell
 from colora_theory.verdicts import check as verdicts
-from colora_theory.verdicts.judge import Claim, Sample, Verdict, judge, p_value, skewed_mean
+from colora_theory.verdicts.judge import Requirement, Sample, Verdict, judge, p_value, skewed_mean
 from colora_theory.verdicts.scaling import judge_pooled, judge_rate, log_log_slope, pooled_p
 
 
@@ -31,7 +31,7 @@ from colora_theory.verdicts.scaling import judge_pooled, judge_rate, log_log_slo
     ],
 )
 def test_a_tolerance_of_a_tenth_lets_a_tenth_pass(side: str, observed: float, broken: bool) -> None:
-    claim = Claim(side, "always", tolerance=0.1)
+    claim = Requirement(side, "always", tolerance=0.1)
     assert (claim.excess(np.array([observed]), np.array([10.0])) > 0).tolist() == [broken]
 
 
@@ -59,11 +59,11 @@ def test_symmetric_samples_get_the_ordinary_t_interval() -> None:
 def test_failures_refute_upper_bounds_and_equalities_about_means(side: str, expected: float) -> None:
     values = np.full(20, 0.5) + np.linspace(-0.1, 0.1, 20)
     sample = Sample(values, np.ones(20), failures=1)
-    assert p_value(Claim(side, "mean"), sample) == expected
-    verdict = judge(Claim(side, "mean"), sample, alpha=0.01)
+    assert p_value(Requirement(side, "mean"), sample) == expected
+    verdict = judge(Requirement(side, "mean"), sample, alpha=0.01)
     assert verdict.status == "violated"
     assert verdict.adjusted == 0.0
-    lower = Claim("lower", "mean")
+    lower = Requirement("lower", "mean")
     assert p_value(lower, Sample(values + 1.0, np.ones(20), failures=1)) == pytest.approx(1.0)
     assert judge(lower, Sample(values + 1.0, np.ones(20), failures=1), alpha=0.01).status == "inconclusive"
 
@@ -72,12 +72,12 @@ def test_equalities_are_tested_on_both_sides() -> None:
     values = np.linspace(-1.0, 1.0, 30) + 0.2
     sample = Sample(values, np.zeros(30))
     one_sided = stats.ttest_1samp(values, 0.0, alternative="greater").pvalue
-    assert p_value(Claim("upper", "mean"), sample) == pytest.approx(one_sided, rel=1e-6)
-    assert p_value(Claim("equality", "mean"), sample) == pytest.approx(2 * one_sided, rel=1e-6)
+    assert p_value(Requirement("upper", "mean"), sample) == pytest.approx(one_sided, rel=1e-6)
+    assert p_value(Requirement("equality", "mean"), sample) == pytest.approx(2 * one_sided, rel=1e-6)
 
 
 def test_alone_a_test_is_adjusted_by_its_family() -> None:
-    claim = Claim("upper", "rate", delta=0.1)
+    claim = Requirement("upper", "share", delta=0.1)
     sample = Sample(np.array([2.0] * 4 + [0.0] * 16), np.ones(20))
     p = float(stats.binom.sf(3, 20, 0.1))
     verdict = judge(claim, sample, alpha=0.2, family=3)
@@ -97,7 +97,7 @@ def test_a_mean_holds_when_five_percent_are_excluded(side: str, half_width: floa
     values = np.linspace(-1.0, 1.0, n)
     values *= half_width / (stats.t.ppf(0.995, n - 1) * values.std(ddof=1) / math.sqrt(n))
     sample = Sample(1.0 + values, np.ones(n))
-    assert judge(Claim(side, "mean"), sample, alpha=0.01).status == status
+    assert judge(Requirement(side, "mean"), sample, alpha=0.01).status == status
 
 
 @pytest.mark.parametrize(
@@ -106,13 +106,13 @@ def test_a_mean_holds_when_five_percent_are_excluded(side: str, half_width: floa
 )
 def test_pooled_tests_allow_the_stated_tolerance(side: str, centre: float, z: float) -> None:
     """Tolerance 0.2, error 0.1: one error beyond it, or one within."""
-    assert pooled_p(Claim(side, "mean", tolerance=0.2), (centre, 0.1)) == pytest.approx(
+    assert pooled_p(Requirement(side, "mean", tolerance=0.2), (centre, 0.1)) == pytest.approx(
         stats.norm.cdf(z), rel=1e-6
     )
 
 
 def test_pooled_equalities_are_two_sided_and_margins_are_five_percent() -> None:
-    claim = Claim("equality", "mean")
+    claim = Requirement("equality", "mean")
     assert pooled_p(claim, (0.3, 0.1)) == pytest.approx(2 * stats.norm.sf(3.0), rel=1e-6)
     for error, status in ((0.018, "holds"), (0.021, "inconclusive")):  # 2.576 errors against 0.05
         assert judge_pooled(claim, (0.0, error), alpha=0.01, family=1).status == status
@@ -167,7 +167,7 @@ def group(name: str, observed: list[np.ndarray]) -> verdicts._Group:
         problem = ct.Problem(num_users=2, num_samples=30 + number, dim_in=4, rank=1, noise_std=0.5)
         cell = Cell.of(problem, {"num_samples": 30 + number})
         claimed = 1.0 if verdicts.is_scaling(guarantee) else guarantee.value(problem)
-        claim = verdicts.claim_of(guarantee, problem)
+        claim = verdicts.requirement_of(guarantee, problem)
         made.cells.append((cell, claim, Sample.of(values * claimed, claimed), ""))
     return made
 

@@ -25,8 +25,8 @@ from colora_theory.guarantees.moments import distinct_pair_moment, split_half_mo
 from colora_theory.guarantees.oracle_inequality import noise_size
 from colora_theory.guarantees.sweep_map import SweepMap
 from colora_theory.guarantees.tangent import tangent_system
-from colora_theory.verdicts.check import claim_of
-from colora_theory.verdicts.judge import Claim, Sample, judge
+from colora_theory.verdicts.check import requirement_of
+from colora_theory.verdicts.judge import Requirement, Sample, judge
 
 get = ct.guarantees.get
 
@@ -91,7 +91,7 @@ def certificate_violations(trials: int, seed: int) -> dict[str, int]:
             if math.isnan(seen):
                 continue
             checked[name] += 1
-            excess = claim_of(guarantee, problem).excess(np.array([seen]), np.array([claimed]))
+            excess = requirement_of(guarantee, problem).excess(np.array([seen]), np.array([claimed]))
             broken[name] += int(excess[0] > 0)
     assert min(checked.values()) > 0.05 * trials, checked
     return broken
@@ -170,7 +170,7 @@ def test_probabilistic_noise_bounds(name):
             observed.append(guarantee.observed(problem, truth, data, fit))
         else:
             observed.append(ct.metrics.parameter_error(problem, truth, fit))
-    claim = claim_of(guarantee, problem)
+    claim = requirement_of(guarantee, problem)
     assert judge(claim, Sample.of(observed, claimed), alpha=1e-6).status != "violated"
     tight = np.mean(claimed) / np.mean(observed)
     assert 1 < tight < 400
@@ -646,7 +646,7 @@ def test_one_sweep_bounds_runs_on_fresh_samples():
         observed, claimed = np.array(found).T
         assert (observed <= claimed).all()
         assert (claimed < 0.2).all(), "informative"
-        halved = judge(Claim("upper", "rate", 0.01), Sample.of(observed, claimed / 50), alpha=1e-6)
+        halved = judge(Requirement("upper", "share", 0.01), Sample.of(observed, claimed / 50), alpha=1e-6)
         assert halved.status == "violated"
     few = problem.replace(num_users=5)
     truth, data = draw(few, 0)

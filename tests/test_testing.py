@@ -73,7 +73,7 @@ def test_wrong_arguments_are_refused():
         ({"delta": 0.1, "expectation": True}, "either expectation"),
         ({"expectation": False}, "either expectation"),
         ({"delta": 2.0}, "delta must be"),
-        ({"trials": 2}, "at least"),
+        ({"trials": 2}, "trials must be an integer ≥ 8"),
         ({"alpha": 0.0}, "alpha must"),
         ({"estimator": "altmim"}, "altmin"),
     ):
@@ -189,3 +189,49 @@ def test_the_plugin_refuses_nonsense(tmp_path):
         check=False,
     )
     assert "must be a positive factor" in done.stdout + done.stderr
+
+
+@dataclass(frozen=True, kw_only=True)
+class Unsound(Estimator):
+    """Answers with an unknown status, or with weights of a wrong shape."""
+
+    name = "unsound"
+    wrong: str = "status"
+
+    def fit(self, data, rng=None):
+        shape = (data.num_users, data.dim_in, data.dim_out)
+        if self.wrong == "shape":
+            return Fit(status="converged", dense=np.zeros((data.num_users, 1, 1)))
+        return Fit(status="banana", dense=np.zeros(shape))
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"), [("status", "the fit has status 'banana'"), ("shape", "the estimate has shape")]
+)
+def test_assertions_refuse_what_studies_refuse(wrong, message):
+    with pytest.raises(AssertionError, match=message):
+        ct.testing.assert_holds(lambda p: 100.0, PROBLEM, estimator=Unsound(wrong=wrong), trials=20)
+
+
+@pytest.mark.parametrize("name", ["lora_gd", "altmin", "distillation"])
+def test_the_trials_of_an_assertion_are_those_of_a_study(name, tmp_path):
+    """One engine, one stream: also for estimators that draw random numbers."""
+    problem = ct.Problem(num_users=4, num_samples=12, dim_in=6, dim_out=3, rank=2, noise_std=0.2)
+    study = ct.Study.from_dict(
+        {
+            "schema": 1,
+            "name": "same",
+            "seed": 0,
+            "problem": problem.content(),
+            "estimator": [{"name": name}],
+            "metrics": {"use": ["parameter_error"]},
+            "run": {"trials": 5},
+        }
+    )
+    stored = ct.run(study, tmp_path / "run", backend="inline").frame().value.to_numpy()
+    for trial in range(5):
+        truth, _, fit = ct.testing.replay(problem, trial, seed=0, estimator=name)
+        assert ct.metrics.parameter_error(problem, truth, fit) == stored[trial]
+        built = ct.estimators.get(name)(rank=2)
+        truth, _, fit = ct.testing.replay(problem, trial, seed=0, estimator=built)
+        assert ct.metrics.parameter_error(problem, truth, fit) == stored[trial]

@@ -16,7 +16,8 @@ from colora_theory.model.linalg import minimum_norm
 from colora_theory.verdicts import check as verdicts
 from colora_theory.verdicts import judge as evidence
 from colora_theory.verdicts.judge import (
-    Claim,
+    CellTest,
+    Requirement,
     Sample,
     clopper_pearson,
     holm,
@@ -25,6 +26,7 @@ from colora_theory.verdicts.judge import (
     skewed_mean,
 )
 from colora_theory.verdicts.scaling import judge_pooled, judge_rate, pooled_deviation
+from colora_theory.verdicts.verdict import STATUSES
 
 PROBLEM = ct.Problem(num_users=2, num_samples=9, dim_in=4, rank=1, noise_std=0.5)
 
@@ -97,9 +99,9 @@ CASES = [
     ("upper", "always", np.ones(20), 1.0, "holds"),
     ("upper", "always", np.r_[np.ones(19), 1 + 1e-6], 1.0, "violated"),
     ("lower", "always", np.ones(20), 1.1, "violated"),
-    ("upper", "rate", np.zeros(2000), 0.5, "holds"),
-    ("upper", "rate", np.zeros(20), 0.5, "inconclusive"),
-    ("upper", "rate", np.ones(2000), 0.5, "violated"),
+    ("upper", "share", np.zeros(2000), 0.5, "holds"),
+    ("upper", "share", np.zeros(20), 0.5, "inconclusive"),
+    ("upper", "share", np.ones(2000), 0.5, "violated"),
     ("upper", "mean", np.ones(20), 1.0, "holds"),
     ("upper", "mean", np.ones(20), 0.9, "violated"),
     ("equality", "mean", np.ones(20), 0.99, "violated"),
@@ -113,45 +115,45 @@ CASES = [
 
 @pytest.mark.parametrize(("side", "form", "observed", "claimed", "status"), CASES)
 def test_statuses(side, form, observed, claimed, status):
-    claim = Claim(side, form, delta=0.01, trivial=0.0 if side == "lower" else math.inf)
+    claim = Requirement(side, form, delta=0.01, trivial=0.0 if side == "lower" else math.inf)
     verdict = judge(claim, Sample.of(observed, claimed), alpha=0.01)
     assert verdict.status == status
-    assert verdict.status in evidence.STATUSES
+    assert verdict.status in STATUSES
     assert str(verdict).count(status) == 1
     with pytest.raises(TypeError, match="compare verdict"):
         bool(verdict)
 
 
 def test_claims_at_the_trivial_value_are_vacuous_but_can_still_be_violated():
-    claim = Claim("upper", "always", trivial=1.0)
+    claim = Requirement("upper", "always", trivial=1.0)
     assert judge(claim, Sample.of(np.full(9, 0.5), 1.0), alpha=0.01).status == "vacuous"
     assert judge(claim, Sample.of(np.full(9, 1.5), 1.0), alpha=0.01).status == "violated"
     mixed = judge(claim, Sample.of(np.full(9, 0.5), np.r_[0.6, np.ones(8)]), alpha=0.01)
     assert mixed.status == "holds"
 
 
-@pytest.mark.parametrize("form", ["always", "rate", "mean"])
+@pytest.mark.parametrize("form", ["always", "share", "mean"])
 def test_failed_trials_count_against_the_estimator(form):
-    claim = Claim("upper", form, delta=0.01)
+    claim = Requirement("upper", form, delta=0.01)
     fine, broken = np.zeros(200), np.r_[np.zeros(190), np.full(10, np.nan)]
     assert judge(claim, Sample.of(fine, 1.0), alpha=0.2).status in ("holds", "inconclusive")
     verdict = judge(claim, Sample.of(broken, 1.0), alpha=0.01)
     assert (verdict.status, verdict.failures, verdict.trials) == ("violated", 10, 200)
     marked = Sample.of(fine, 1.0, np.arange(200) < 10)
     assert judge(claim, marked, alpha=0.01).status == "violated"
-    below = judge(Claim("lower", "mean"), Sample.of(broken + 2.0, 1.0), alpha=0.01)
+    below = judge(Requirement("lower", "mean"), Sample.of(broken + 2.0, 1.0), alpha=0.01)
     assert below.status == "inconclusive", "a lower bound cannot be confirmed by failures"
 
 
 def test_trials_without_a_claim_are_told_apart_from_failures():
     sample = Sample.of(np.ones(10), np.r_[np.full(4, np.nan), np.full(6, 2.0)])
-    verdict = judge(Claim("upper", "always"), sample, alpha=0.01)
+    verdict = judge(Requirement("upper", "always"), sample, alpha=0.01)
     assert (verdict.trials, verdict.undefined, verdict.failures, verdict.status) == (6, 4, 0, "holds")
     assert "4 trials without a claim" in str(verdict)
 
 
 def test_rate_claims_use_the_exact_binomial_test():
-    claim = Claim("upper", "rate", delta=0.1)
+    claim = Requirement("upper", "share", delta=0.1)
     for violations in range(0, 60, 7):
         sample = Sample.of(np.r_[np.full(violations, 2.0), np.zeros(100 - violations)], 1.0)
         p = evidence.p_value(claim, sample)
@@ -167,12 +169,14 @@ def test_true_identities_raise_false_alarms_at_the_stated_rate():
     rng, guarantee = np.random.default_rng(3), ct.guarantees.get("local_least_squares_risk")
     problems = [PROBLEM.replace(num_samples=n) for n in (11, 14, 20, 40)]
     observed = [errors(p, 200 * 60, rng).reshape(200, 60) for p in problems]
-    claims = [verdicts.claim_of(guarantee, p) for p in problems]
+    claims = [verdicts.requirement_of(guarantee, p) for p in problems]
     values = [guarantee.value(p) for p in problems]
     alarms = 0
     for study in range(200):
-        tests = [(c, Sample.of(o[study], v)) for c, o, v in zip(claims, observed, values, strict=True)]
-        alarms += any(v.status == "violated" for v in judge_family(tests, alpha=0.05))
+        tests = [
+            CellTest(c, Sample.of(o[study], v), 0.05) for c, o, v in zip(claims, observed, values, strict=True)
+        ]
+        alarms += any(v.status == "violated" for v in judge_family(tests))
     assert stats.binom.sf(alarms - 1, 200, 0.06) > 1e-6
     assert alarms > 0, "a test that never rejects is no test"
 
@@ -180,7 +184,7 @@ def test_true_identities_raise_false_alarms_at_the_stated_rate():
 def test_pooled_deviations_keep_their_level():
     """1000 studies of 5 skewed cells of 40 trials at 5 %, and the same with every claim shifted by 5 %."""
     rng = np.random.default_rng(8)
-    claim, alarms, caught = Claim("equality", "mean"), 0, 0
+    claim, alarms, caught = Requirement("equality", "mean"), 0, 0
     for _ in range(1000):
         cells = [Sample.of(rng.gamma(6.0, 1 / 6.0, 40) * 10.0**j, 10.0**j) for j in range(5)]
         alarms += judge_pooled(claim, pooled_deviation(cells), alpha=0.05, family=1).status == "violated"
@@ -198,16 +202,16 @@ def test_shifted_identities_are_caught(shift, trials):
     problem = PROBLEM.replace(num_samples=20)
     guarantee = ct.guarantees.get("local_least_squares_risk")
     observed = errors(problem, trials, np.random.default_rng(4))
-    claim = verdicts.claim_of(guarantee, problem)
+    claim = verdicts.requirement_of(guarantee, problem)
     assert judge(claim, Sample.of(observed, guarantee.value(problem)), alpha=1e-4).status != "violated"
     assert judge(claim, Sample.of(observed, shift * guarantee.value(problem)), alpha=1e-4).status == "violated"
 
 
-@pytest.mark.parametrize(("form", "start"), [("mean", 3.0), ("rate", 30.0), ("always", 1e3)])
+@pytest.mark.parametrize(("form", "start"), [("mean", 3.0), ("share", 30.0), ("always", 1e3)])
 def test_upper_bounds_divided_by_a_growing_factor_are_caught(form, start):
     observed = errors(PROBLEM.replace(num_samples=20), 500, np.random.default_rng(5))
     bound = start * observed.mean()
-    claim = Claim("upper", form, delta=0.01)
+    claim = Requirement("upper", form, delta=0.01)
     found = [judge(claim, Sample.of(observed, bound / 2.0**j), alpha=1e-6).status for j in range(16)]
     assert found[0] in ("holds", "inconclusive")
     assert found[-1] == "violated"
@@ -382,13 +386,13 @@ def test_noiseless_recovery_never_beats_counting(tmp_path):
 
 def test_the_only_live_cell_gives_the_overall_verdict_its_evidence():
     """All others vacuous: nothing is pooled, and what the one cell says is said overall."""
-    claim = Claim("upper", "rate", delta=0.01, trivial=1.0)
+    claim = Requirement("upper", "share", delta=0.01, trivial=1.0)
     guarantee = ct.guarantees.get("sweep_trajectory")
     group = verdicts._Group(guarantee, "altmin", 0.01, None)
     for value in (1.0, 0.5):
         group.cells.append((None, claim, Sample.of(np.full(800, 0.1), value), ""))
-    cells = [judge(claim, sample, alpha=0.01) for _, claim, sample, _ in group.cells]
-    got = verdicts._overall(group, cells, None, 1)
+    *cells, pooled = judge_family(group.tests())
+    got = verdicts._overall(group, cells, pooled)
     assert got.status == "holds"
     assert "0 of 800 trials break the claim" in got.reason
     assert got.interval == cells[1].interval

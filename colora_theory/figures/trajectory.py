@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import dataclasses
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from colora_theory import guarantees
-from colora_theory.engine.trial import ESTIMATOR, Recipe, draw, stream
+from colora_theory.engine.trial import Recipe, Segment, draw
+from colora_theory.engine.trial import fit as fit_trial
 from colora_theory.errors import InputError
 from colora_theory.figures.tables import STANDING, chosen
 from colora_theory.model.linalg import Array, subspace_distance, subspace_distance_fro
@@ -45,12 +45,11 @@ def courses(results: Results, figure: Any) -> dict[str, pd.DataFrame]:
         cell, spec = cells[row["cell"]], specs[row["estimator"]]
         paths: dict[str, list[Array]] = {name: [] for name in found}
         for trial in range(figure.trials):
-            truth, data = draw(recipe, cell.words, cell.problem, trial)
-            rng = stream(study.seed, ESTIMATOR, *cell.words, *spec.words, trial)
             if "keep_history" not in spec.cls.parameters():
                 raise InputError(f"a trajectory needs iterative estimators, and {spec.label!r} is none.")
-            estimator = dataclasses.replace(spec.build(cell.problem, truth), keep_history=True)  # type: ignore[call-arg]
-            fit = estimator.fit(data, rng)
+            segment = Segment(0, cell.words, cell.problem, (trial,), (0,))
+            truth, data = drawn = draw(recipe, cell.words, cell.problem, trial)
+            fit = fit_trial(recipe, segment, trial, study.estimators.index(spec), drawn, keep_history=True)
             paths["points"].append(course(figure.y, truth, fit))
             for name, claim in claims.items():
                 if spec.name in claim.estimators and claim.applies(cell.problem):

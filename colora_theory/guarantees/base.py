@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 KINDS: Final = ("identity", "certificate", "bound", "rate", "prediction")
 #: How observation and claim compare: observed ≤ claim (upper), ≥ (lower), = (equality), a threshold in a
 #: problem field (threshold), or a log-log exponent (slope).
-SIDES: Final = ("upper", "lower", "equality", "threshold", "slope")
+SIDES: Final = ("upper", "lower", "equality", "threshold")
 
 #: An infinite claim of a single trial: stores keep finite numbers only, and a vacuous claim is not a missing one.
 ENDLESS: Final = 1e300

@@ -17,9 +17,9 @@ def check_word(name: str, value: object, words: Iterable[str]) -> str:
     """Return `value` when it is one of `words`; raise InputError with the nearest word otherwise."""
     allowed = tuple(words)
     if not isinstance(value, str) or value not in allowed:
-        raise InputError(
-            f"{name} must be one of {', '.join(allowed)}, got {value!r}; {nearest(str(value), allowed)}"
-        )
+        hint = nearest(str(value), allowed)
+        hint = f"; {hint}" if hint.startswith("did you mean") else "."
+        raise InputError(f"{name} must be one of {', '.join(allowed)}, got {value!r}{hint}")
     return value
 
 

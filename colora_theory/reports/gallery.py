@@ -12,7 +12,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from colora_theory import guarantees
 from colora_theory.engine.run import run
 from colora_theory.errors import InputError, nearest
 from colora_theory.figures.draw import draw, stems
@@ -20,7 +19,6 @@ from colora_theory.figures.tables import STANDING
 from colora_theory.results.results import Results
 from colora_theory.studies.study import Study
 from colora_theory.verdicts.check import check
-from colora_theory.verdicts.judge import broken
 
 #: Between two such lines of the README stands a table.
 MARK = "<!-- {}: written by colora-theory reproduce-all -->", "<!-- end of {} -->"
@@ -88,6 +86,7 @@ def outcome(results: Results) -> dict[str, Any]:
             "status": v.status,
             "trials": v.trials,
             "violations": v.violations,
+            "broken_in": v.broken_in,
             "reason": v.reason,
         }
         for v in check(results)
@@ -152,7 +151,7 @@ def page(folder: Path, figures: Path) -> str:
         ]
         out += [
             f"| {v['guarantee']} | {v['standing']} | {v['estimator']} | {v['status']} | {v['trials']} "
-            f"| {broken(guarantees.get(v['guarantee']).kind, v['reason'], v['violations'])} |"
+            f"| {'–' if v['broken_in'] is None else v['broken_in']} |"
             for v in told["verdicts"]
         ]
     for script in _scripts(folder, figures):

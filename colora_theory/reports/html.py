@@ -17,7 +17,7 @@ from colora_theory.figures import draw as plots
 from colora_theory.figures.draw import tables_of
 from colora_theory.figures.tables import STANDING
 from colora_theory.verdicts.check import check
-from colora_theory.verdicts.judge import Verdict, broken
+from colora_theory.verdicts.verdict import Verdict
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -106,7 +106,7 @@ def _row(verdict: Verdict) -> list[str]:
     interval = f"[{number(low)}, {number(high)}]" if math.isfinite(low) or math.isfinite(high) else "–"
     return [
         str(verdict.trials),
-        broken(verdict.kind, verdict.reason, verdict.violations),
+        "–" if verdict.broken_in is None else str(verdict.broken_in),
         str(verdict.failures),
         interval,
         number(verdict.tightness),

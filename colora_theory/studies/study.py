@@ -67,6 +67,13 @@ class EstimatorSpec:
     cls: type[Estimator] = field(repr=False)
     words: tuple[int, ...] = field(repr=False)
 
+    @classmethod
+    def of(cls, estimator: type[Estimator], params: Mapping[str, Any], label: str | None = None) -> EstimatorSpec:
+        """Return the spec of an estimator class with these parameters; ValueError for what is no plain value."""
+        plain = {key: _plain(value) for key, value in params.items()}
+        words = words_of({"name": estimator.name, "params": plain})
+        return cls(label or estimator.name, estimator.name, plain, estimator, words)
+
     def build(self, problem: Problem, truth: Truth | None) -> Estimator:
         """Return the estimator for a trial: rank from the problem unless set, side information from the truth."""
         params = dict(self.params)
@@ -237,12 +244,12 @@ def _estimators(table: StudyTable) -> tuple[EstimatorSpec, ...]:
         label = entry.label or entry.name
         if label in specs:
             raise InputError(f"{where}: the label {label!r} is taken already; give it another label.")
-        params = {key: _plain(value) for key, value in entry.params.items()}
         try:
-            words = words_of({"name": entry.name, "params": params})
+            specs[label] = EstimatorSpec.of(cls, entry.params, label)
         except (TypeError, ValueError):
-            raise InputError(f"{where}.params must hold finite numbers, text and lists, got {params}.") from None
-        specs[label] = EstimatorSpec(label, entry.name, params, cls, words)
+            raise InputError(
+                f"{where}.params must hold finite numbers, text and lists, got {entry.params}."
+            ) from None
     return tuple(specs.values())
 
 

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
-from colora_theory.verdicts.judge import MARGIN, MIN_TRIALS, RELATIVE_SLACK, Array, Claim, Sample, Verdict
+from colora_theory.model.linalg import Array
+from colora_theory.verdicts.judge import MARGIN, MIN_TRIALS, RELATIVE_SLACK, Requirement, Sample, judge, p_value
+from colora_theory.verdicts.statistics import log_log_slope
+from colora_theory.verdicts.verdict import Verdict
 
 #: "Holds" about a rate after calibration, and about its log-log slope.
 RATE_MARGIN: Final = 0.25
@@ -45,53 +49,113 @@ def pooled_deviation(samples: Sequence[Sample]) -> tuple[float, float] | None:
 
 
 def judge_pooled(
-    claim: Claim, deviation: tuple[float, float], *, alpha: float, family: int, adjusted: float | None = None
+    required: Requirement,
+    deviation: tuple[float, float],
+    *,
+    alpha: float,
+    family: int,
+    adjusted: float | None = None,
 ) -> Verdict:
     """Judge the mean relative deviation of several cells of the same claim about means."""
     centre, error = deviation
-    p = pooled_p(claim, deviation)
+    p = pooled_p(required, deviation)
     adjusted = min(1.0, family * p) if adjusted is None else adjusted
     level = alpha / family
     half = float(stats.norm.ppf(1 - level / 2)) * error
     low, high = centre - half, centre + half
-    room = MARGIN + claim.tolerance
+    room = MARGIN + required.tolerance
     fits = {"upper": high <= room, "lower": low >= -room, "equality": -room <= low and high <= room}
-    status = "violated" if adjusted <= alpha else "holds" if fits[claim.side] else "inconclusive"
+    status = "violated" if adjusted <= alpha else "holds" if fits[required.side] else "inconclusive"
     reason = (
         f"over all cells {100 * centre:+.2f} % from the claim, {100 * (1 - level):.6g} % interval "
         f"[{100 * low:+.2f} %, {100 * high:+.2f} %]"
     )
     return Verdict(
-        guarantee="", status=status, interval=(low, high), p_value=p, adjusted=adjusted, alpha=alpha, reason=reason
+        guarantee="",
+        status=status,
+        side=required.side,
+        form="mean",
+        interval=(low, high),
+        p_value=p,
+        adjusted=adjusted,
+        alpha=alpha,
+        family=family,
+        reason=reason,
     )
 
 
-def pooled_p(claim: Claim, deviation: tuple[float, float]) -> float:
+def pooled_p(required: Requirement, deviation: tuple[float, float]) -> float:
     """Probability, if the claim is true in every cell, of a mean relative deviation at least as bad."""
     centre, error = deviation
-    above = float(stats.norm.sf((centre - claim.tolerance - RELATIVE_SLACK) / error))
-    below = float(stats.norm.cdf((centre + claim.tolerance + RELATIVE_SLACK) / error))
-    return {"upper": above, "lower": below, "equality": min(1.0, 2.0 * min(above, below))}[claim.side]
+    above = float(stats.norm.sf((centre - required.tolerance - RELATIVE_SLACK) / error))
+    below = float(stats.norm.cdf((centre + required.tolerance + RELATIVE_SLACK) / error))
+    return {"upper": above, "lower": below, "equality": min(1.0, 2.0 * min(above, below))}[required.side]
+
+
+def together(samples: Sequence[tuple[Requirement, Sample]]) -> tuple[Requirement, Sample]:
+    """All trials of claims about single trials as one sample: each may break its claim with probability ≤ δ."""
+    total = Sample(
+        # whether each trial breaks its claim, so that cells with claims of different size can be pooled
+        np.concatenate([np.where(r.excess(s.observed, s.claimed) > 0, 2.0, 0.0) for r, s in samples]),
+        np.concatenate([np.ones(len(s.claimed)) for _, s in samples]),
+        sum(s.failures for _, s in samples),
+        sum(s.undefined for _, s in samples),
+    )
+    return Requirement("upper", "share", max(r.delta for r, _ in samples)), total
+
+
+@dataclass(frozen=True, eq=False)
+class PooledTest:
+    """All cells of one claim together; tests nothing where they cannot be pooled."""
+
+    cells: Sequence[tuple[Requirement, Sample]]
+    alpha: float
+
+    @cached_property
+    def _deviation(self) -> tuple[float, float] | None:
+        return pooled_deviation([sample for _, sample in self.cells])
+
+    @property
+    def form(self) -> str:
+        """Form of the claims."""
+        return self.cells[0][0].form if self.cells else "always"
+
+    def p_value(self) -> float | None:
+        if len(self.cells) < 2 or self.form == "always":
+            return None
+        if self.form == "share":
+            return p_value(*together(self.cells))
+        return None if self._deviation is None else pooled_p(self.cells[0][0], self._deviation)
+
+    def verdict(self, family: int, adjusted: float | None) -> Verdict:
+        if adjusted is None:
+            return Verdict(guarantee="", status="not applicable", reason="the cells cannot be pooled")
+        if self.form == "share":
+            return judge(*together(self.cells), alpha=self.alpha, family=family, adjusted=adjusted)
+        assert self._deviation is not None
+        return judge_pooled(self.cells[0][0], self._deviation, alpha=self.alpha, family=family, adjusted=adjusted)
+
+
+@dataclass(frozen=True, eq=False)
+class RateTest:
+    """A rate over the cells of a grid: `rate` up to a constant, `samples` the observations of every cell.
+
+    It is judged at Bonferroni's level; as a member with p = 1 it keeps Holm's steps valid for the others.
+    """
+
+    side: str
+    rate: Array
+    samples: Sequence[Array]
+    alpha: float
+
+    def p_value(self) -> float | None:
+        return 1.0
+
+    def verdict(self, family: int, adjusted: float | None) -> Verdict:
+        return judge_rate(self.side, self.rate, self.samples, alpha=self.alpha, family=family)
 
 
 # --- rates ------------------------------------------------------------------------------------------------
-
-
-def log_log_slope(x: Array, mean: Array, error: Array, level: float) -> tuple[float, float, float]:
-    """Return slope and limits of log(mean) against log(x), weighted by the relative Monte Carlo errors.
-
-    Where the points scatter more than their errors say, the interval is widened accordingly.
-    """
-    t, y = np.log(x), np.log(mean)
-    weight = 1.0 / np.maximum(error / mean, 1e-6) ** 2
-    centre = float((weight * t).sum() / weight.sum())
-    spread = float((weight * (t - centre) ** 2).sum())
-    slope = float((weight * (t - centre) * y).sum() / spread)
-    residual = y - (weight * y).sum() / weight.sum() - slope * (t - centre)
-    # scatter beyond the Monte Carlo errors (curvature, lower-order terms) widens the interval
-    inflation = max(1.0, float((weight * residual**2).sum()) / max(1, len(x) - 2))
-    half = float(stats.norm.ppf(1 - level / 2)) * math.sqrt(inflation / spread)
-    return slope, slope - half, slope + half
 
 
 def judge_rate(side: str, rate: Array, samples: Sequence[Array], *, alpha: float, family: int = 1) -> Verdict:
@@ -102,7 +166,7 @@ def judge_rate(side: str, rate: Array, samples: Sequence[Array], *, alpha: float
     slope against the rate, which no constant enters, must be at least 1 (upper), at most 1 (lower) or 1
     (equality) over all cells, up to SLOPE_MARGIN.
     """
-    base = Verdict(guarantee="", status="inconclusive", side=side, alpha=alpha, family=family)
+    base = Verdict(guarantee="", status="inconclusive", side=side, form="rate", alpha=alpha, family=family)
     base = replace(base, trials=sum(len(s) for s in samples))
     if len(rate) < 4 or any(len(s) < MIN_TRIALS for s in samples):
         return replace(base, reason=f"needs at least 4 cells of {MIN_TRIALS} trials to calibrate and test")

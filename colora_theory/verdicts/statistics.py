@@ -1,8 +1,9 @@
-"""Statistics of figures: Monte Carlo intervals, log-log slopes, phase boundaries. Plain functions on arrays."""
+"""Statistics of verdicts and figures as plain functions: intervals, Holm's method, slopes, phase boundaries."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any, Final
 
 import numpy as np
@@ -13,6 +14,64 @@ from colora_theory.model.linalg import Array
 
 #: Level of the Monte Carlo intervals in tables and figures.
 LEVEL: Final = 0.95
+
+
+def skewed_mean(values: Array, level: float) -> tuple[float, float, float, float]:
+    """Return (p that the mean is ≤ 0, p that it is ≥ 0, lower limit, upper limit) for the mean of `values`.
+
+    Hall's (1992) monotone transformation of the t statistic, which removes the leading effect of skewness; the
+    limits leave out `level` in all, half on either side.
+    """
+    n = len(values)
+    mean, deviation = float(values.mean()), float(values.std(ddof=1)) if n > 1 else math.inf
+    if not deviation > 1e-300:
+        sign = float(np.sign(mean))
+        return (0.0 if sign > 0 else 1.0), (0.0 if sign < 0 else 1.0), mean, mean
+    root = math.sqrt(n)
+    skewness = float(((values - mean) ** 3).mean()) / float(values.std()) ** 3
+    c, shift = skewness / (3.0 * root), skewness / (6.0 * root)
+
+    def transform(t: float) -> float:
+        return t + c * t * t + c * c * t**3 / 3.0 + shift
+
+    def inverse(z: float) -> float:
+        y = z - shift
+        return (
+            y if abs(c) < 1e-12 else (math.copysign(abs(1.0 + 3.0 * c * y) ** (1 / 3), 1.0 + 3.0 * c * y) - 1) / c
+        )
+
+    statistic = transform(mean / (deviation / root))
+    quantile = float(stats.t.ppf(1.0 - level / 2.0, n - 1))
+    above, below = float(stats.t.sf(statistic, n - 1)), float(stats.t.cdf(statistic, n - 1))
+    scale = deviation / root
+    return above, below, mean - scale * inverse(quantile), mean - scale * inverse(-quantile)
+
+
+def clopper_pearson(count: int, total: int, level: float) -> tuple[float, float]:
+    """Exact two-sided interval of confidence 1 − level for a proportion.
+
+    >>> low, high = clopper_pearson(0, 100, 0.05)
+    >>> low, round(high, 4)
+    (0.0, 0.0362)
+    """
+    # binomtest(...).proportion_ci finds the same limits by bisection, to five digits at levels such as 1e-6
+    low = 0.0 if count == 0 else float(stats.beta.ppf(level / 2, count, total - count + 1))
+    high = 1.0 if count == total else float(stats.beta.ppf(1 - level / 2, count + 1, total - count))
+    return low, high
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Return Holm's adjusted p-values, in the order given.
+
+    >>> holm([0.01, 0.04, 0.03])
+    [0.03, 0.06, 0.06]
+    """
+    order = np.argsort(p_values, kind="stable")
+    adjusted, running = [1.0] * len(p_values), 0.0
+    for position, index in enumerate(order):
+        running = max(running, min(1.0, (len(p_values) - position) * p_values[index]))
+        adjusted[int(index)] = running
+    return adjusted
 
 
 def mean_interval(mean: Any, mcse: Any, level: float = LEVEL) -> tuple[Array, Array]:
@@ -40,27 +99,31 @@ def wilson_interval(successes: Any, trials: Any, level: float = LEVEL) -> tuple[
     return np.maximum(centre - half, 0.0), np.minimum(centre + half, 1.0)
 
 
-def log_log_slope(x: Any, y: Any, y_error: Any, level: float = LEVEL) -> tuple[float, float, float]:
-    """Slope of log y against log x by weighted least squares, with its interval (slope, low, high).
+def log_log_slope(x: Any, mean: Any, error: Any, level: float = 1.0 - LEVEL) -> tuple[float, float, float]:
+    """Slope of log mean against log x with its interval (slope, low, high), of confidence 1 − level.
+
+    Weighted by the relative Monte Carlo errors; where the points scatter more than their errors say (curvature,
+    lower-order terms), the interval is widened accordingly.
 
     Parameters
     ----------
-    x, y : positive, shape (n,), n ≥ 2.
-    y_error : standard errors of y, shape (n,).
+    x, mean : positive, shape (n,), n ≥ 2. error : standard errors of the means, shape (n,).
 
     >>> slope, low, high = log_log_slope([1, 10, 100], [1, 0.1, 0.01], [0.1, 0.01, 0.001])
     >>> round(slope, 6), low < -1 < high
     (-1.0, True)
     """
-    x, y, error = (np.asarray(a, float) for a in (x, y, y_error))
-    if len(np.unique(x)) < 2 or not ((x > 0) & (y > 0)).all():
-        raise InputError(f"a log-log slope needs at least two different positive points, got x = {x}, y = {y}.")
-    weight = (y / np.maximum(error, 1e-300)) ** 2
-    weight = np.minimum(weight, 1e30)
-    centred = np.log(x) - np.average(np.log(x), weights=weight)
-    spread = float(np.sum(weight * centred**2))
-    slope = float(np.sum(weight * centred * np.log(y)) / spread)
-    half = float(stats.norm.ppf(0.5 + level / 2) / math.sqrt(spread))
+    x, mean, error = (np.asarray(values, float) for values in (x, mean, error))
+    if len(np.unique(x)) < 2 or not ((x > 0) & (mean > 0)).all():
+        raise InputError(f"a log-log slope needs at least two different positive points, got x = {x}, y = {mean}.")
+    t, y = np.log(x), np.log(mean)
+    weight = 1.0 / np.maximum(error / mean, 1e-6) ** 2
+    centre = float((weight * t).sum() / weight.sum())
+    spread = float((weight * (t - centre) ** 2).sum())
+    slope = float((weight * (t - centre) * y).sum() / spread)
+    residual = y - (weight * y).sum() / weight.sum() - slope * (t - centre)
+    inflation = max(1.0, float((weight * residual**2).sum()) / max(1, len(x) - 2))
+    half = float(stats.norm.ppf(1 - level / 2)) * math.sqrt(inflation / spread)
     return slope, slope - half, slope + half
 
 
