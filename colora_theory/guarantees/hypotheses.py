@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from colora_theory.guarantees.base import Hypothesis
+from colora_theory.model.covariates import LAWS
 from colora_theory.model.problem import Problem
 
-GAUSSIAN = ("gaussian", "ar1", "power_law")
-ISOTROPIC = ("gaussian", "rademacher", "student_t")
+GAUSSIAN = tuple(name for name, law in LAWS.items() if law.gaussian)
+ISOTROPIC = tuple(name for name, law in LAWS.items() if law.isotropic)
 
 
 def homogeneous(problem: Problem) -> Hypothesis:
@@ -31,7 +32,7 @@ def gaussian(problem: Problem) -> Hypothesis:
     """Gaussian covariates, possibly correlated."""
     return Hypothesis(
         "Gaussian covariates",
-        problem.covariates in GAUSSIAN,
+        problem.covariate_law.gaussian,
         f"needs Gaussian covariates ({', '.join(GAUSSIAN)}), got {problem.covariates!r}.",
     )
 
@@ -40,7 +41,7 @@ def isotropic_gaussian(problem: Problem) -> Hypothesis:
     """Covariates N(0, I)."""
     return Hypothesis(
         "isotropic Gaussian covariates",
-        problem.covariates == "gaussian",
+        problem.covariate_law.gaussian and problem.covariate_law.isotropic,
         f"needs covariates = 'gaussian' (x ~ N(0, I)), got {problem.covariates!r}.",
     )
 
@@ -49,7 +50,7 @@ def isotropic(problem: Problem) -> Hypothesis:
     """Covariates with covariance I, of any law."""
     return Hypothesis(
         "isotropic covariates",
-        problem.covariates in ISOTROPIC,
+        problem.covariate_law.isotropic,
         f"needs covariates with covariance I ({', '.join(ISOTROPIC)}), got {problem.covariates!r}.",
     )
 

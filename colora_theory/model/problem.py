@@ -10,20 +10,15 @@ from typing import Any, Final
 
 from colora_theory.errors import InputError, nearest
 from colora_theory.model.checks import check_integer, check_real, check_word
+from colora_theory.model.covariates import LAWS, Law
 
 #: Allowed words, field by field.
 CHOICES: Final[dict[str, tuple[str, ...]]] = {
     "design": ("regression", "sensing"),
     "sampling": ("rows", "sufficient"),
-    "covariates": ("gaussian", "ar1", "power_law", "rademacher", "student_t"),
+    "covariates": tuple(LAWS),
     "core_distribution": ("gaussian", "orthogonal", "unit", "equal"),
     "deviation": ("none", "dense", "sparse", "low_rank"),
-}
-#: What `covariate_parameter` means for each covariate distribution, with its default and allowed interval.
-_COVARIATE_PARAMETER: Final[dict[str, tuple[str, float, float, float]]] = {
-    "ar1": ("correlation of neighbouring coordinates", 0.5, -1.0, 1.0),
-    "power_law": ("decay exponent of the covariance spectrum", 1.0, 0.0, math.inf),
-    "student_t": ("degrees of freedom", 5.0, 2.0, math.inf),
 }
 
 
@@ -147,15 +142,16 @@ class Problem:
         self._set("rank", rank_in if rank_out == min(rank_in, self.dim_out) else (rank_in, rank_out))
 
     def _check_covariates(self) -> None:
-        if self.covariates not in _COVARIATE_PARAMETER:
+        parameter = self.covariate_law.parameter
+        if parameter is None:
             if self.covariate_parameter is not None:
                 raise InputError(
                     f"covariate_parameter has no meaning for covariates = {self.covariates!r}, "
                     f"got {self.covariate_parameter!r}; leave it out."
                 )
             return
-        meaning, default, low, high = _COVARIATE_PARAMETER[self.covariates]
-        value = default if self.covariate_parameter is None else self.covariate_parameter
+        meaning, low, high = parameter.meaning, parameter.low, parameter.high
+        value = parameter.default if self.covariate_parameter is None else self.covariate_parameter
         value = check_real(f"covariate_parameter ({meaning})", value, low, high)
         if value in (low, high) and low != 0.0:
             raise InputError(
@@ -182,7 +178,7 @@ class Problem:
             if self.incoherence is not None:
                 raise InputError("equal cores have incoherence 1; leave incoherence out.")
         if self.sampling == "sufficient":
-            if self.covariates in ("rademacher", "student_t"):
+            if not self.covariate_law.gaussian:
                 raise InputError(
                     f"sampling = 'sufficient' needs Gaussian covariates, got {self.covariates!r}; "
                     "use sampling = 'rows'."
@@ -217,6 +213,11 @@ class Problem:
             )
 
     # --- what follows from the fields -------------------------------------------------------------------
+
+    @property
+    def covariate_law(self) -> Law:
+        """The record of the covariates' law."""
+        return LAWS[self.covariates]
 
     @property
     def rank_in(self) -> int:

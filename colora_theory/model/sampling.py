@@ -16,16 +16,8 @@ from colora_theory.model.truth import Truth
 
 def covariance_factor(problem: Problem) -> Array | None:
     """Return L with Cov(x) = LᵀL, shape (dim_in, dim_in); None when the covariance is the identity."""
-    d = problem.dim_in
-    if problem.covariates == "ar1":
-        assert problem.covariate_parameter is not None
-        lags = np.abs(np.subtract.outer(np.arange(d), np.arange(d)))
-        return np.linalg.cholesky(np.asarray(problem.covariate_parameter**lags, dtype=float)).T
-    if problem.covariates == "power_law":
-        assert problem.covariate_parameter is not None
-        spectrum = np.arange(1.0, d + 1) ** -problem.covariate_parameter
-        return np.diag(np.sqrt(spectrum * (d / spectrum.sum())))
-    return None
+    law = problem.covariate_law
+    return None if law.factor is None else law.factor(problem.dim_in, problem.covariate_parameter or 0.0)
 
 
 def sample_data(problem: Problem, truth: Truth, rng: np.random.Generator) -> Dataset:
@@ -70,18 +62,8 @@ def _rows(
 ) -> tuple[Array, Array]:
     (one_x, one_y), k, m = _shape(problem), problem.num_users, int(counts.max())
     x = np.empty((k, m, *one_x))
-    if problem.covariates == "student_t":
-        freedom = problem.covariate_parameter
-        assert freedom is not None
-        x[...] = rng.standard_t(freedom, x.shape)
-        x *= math.sqrt((freedom - 2.0) / freedom)
-    elif problem.covariates == "rademacher":
-        rng.random(out=x)
-        x -= 0.5
-        np.copysign(1.0, x, out=x)
-    else:
-        rng.standard_normal(out=x)
-        _colour(x, covariance_factor(problem))
+    problem.covariate_law.fill(rng, x, problem.covariate_parameter or 0.0)
+    _colour(x, covariance_factor(problem))
     y = predict(x, truth.weights)
     if truth.intercepts is not None:
         y += truth.intercepts[:, None, :]
