@@ -25,7 +25,8 @@ from colora_theory.model.problem import Problem
 from colora_theory.model.sampling import sample_data
 from colora_theory.model.truth import Truth, sample_truth
 from colora_theory.results.rows import Row
-from colora_theory.studies.study import EstimatorSpec, Study, guarantee_of
+from colora_theory.studies.cells import EstimatorSpec
+from colora_theory.studies.study import Study, guarantee_of
 
 #: First word of every spawn key.
 TRUTH, DATA, ESTIMATOR = 0, 1, 2

@@ -14,6 +14,7 @@ from colora_theory.estimators.gauss_newton import GaussNewton
 from colora_theory.estimators.lora import PooledLoRA
 from colora_theory.estimators.ranks import resolve_rank
 from colora_theory.estimators.shared_model import SharedModel
+from colora_theory.estimators.trace import Trace
 from colora_theory.model.checks import check_integer
 from colora_theory.model.dataset import Dataset, predict
 
@@ -81,5 +82,5 @@ class Distillation(Estimator):
             cores=student.cores,
             pretrained=data.pretrained,
             sweeps=student.sweeps,
-            history={"teacher": taught},
+            history=Trace(teacher=taught),
         )

@@ -33,7 +33,7 @@ def merge(sources: Sequence[str | Path], out: str | Path, *, accept_version: boo
     if (old := out / shards[0].file.name).exists():
         about = _about(old)
         _compatible(about, abouts[0], f"{shards[0].path} and {out}", accept_version)
-    study = Study.from_dict(about["study"], source_text=about["source"])
+    study = Study.from_dict(about["study"], source_text=about["source"], stored=True)
     about["manifest"] = {**about["manifest"], "shards": [a["manifest"] for a in abouts]}
     stopped = {k: n for a in abouts for k, n in (a["progress"] or {}).get("stopped", {}).items()}
     about["progress"] = {"stopped": stopped}

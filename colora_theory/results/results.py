@@ -16,7 +16,8 @@ import numpy as np
 from colora_theory.errors import InputError
 from colora_theory.results.rows import FAILURES
 from colora_theory.results.store import connect, locate, meta, quoted, value_columns
-from colora_theory.studies.study import Cell, EstimatorSpec, Study
+from colora_theory.studies.cells import Cell, EstimatorSpec
+from colora_theory.studies.study import Study
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -45,7 +46,7 @@ class Results:
     @cached_property
     def study(self) -> Study:
         """The study as it was run, overrides included."""
-        return Study.from_dict(self._table, source_text=self._source or "")
+        return Study.from_dict(self._table, source_text=self._source or "", stored=True)
 
     @classmethod
     def open(cls, path: str | Path) -> Results:

@@ -60,13 +60,15 @@ class GuaranteeTable(_Table):
 
 
 class FigureTable(_Table):
-    """`[[figure]]`: one picture. x, y, value and hue are problem fields, metric names, or "estimator"."""
+    """`[[figure]]`: one picture. x, y, value, hue, row and col are problem fields, metrics, or "estimator"."""
 
-    kind: Literal["curve", "heatmap", "trajectory", "scatter", "bars"]
+    kind: str  # one of figure_kinds.names()
     x: str | None = None
     y: str | None = None
     value: str | None = None  # what a heatmap colours
-    hue: str | None = None
+    hue: str | None = None  # colours: a varied field, or "estimator"
+    row: str | None = None  # one row of panels for each value of a varied field, or for each estimator
+    col: str | None = None
     estimators: list[str] | None = None  # labels to draw; all when absent
     lines: list[dict[str, Any]] = []  # {estimator, varied fields, label}: the lines to draw; all when absent
     overlay: list[str] = []  # guarantees drawn as curves
