@@ -203,15 +203,16 @@ class Outcome(NamedTuple):
     left: list[Segment]
 
 
-def run_chunk(recipe: Recipe, segments: Sequence[Segment], in_worker: bool = True) -> Outcome:
+def run_chunk(recipe: Recipe, segments: Sequence[Segment], in_worker: bool = True, note: str = "") -> Outcome:
     """Run trials until all are done or CHUNK_SECONDS are over, with one BLAS thread.
 
-    `in_worker` allows to end this process when a fit outlives its timeout in native code.
+    `in_worker` allows to end this process when a fit outlives its timeout in native code; what it was doing is
+    then left in the file `note`.
     """
     start = time.perf_counter()
     rows: list[Row] = []
     done = 0
-    with one_blas_thread(), quiet(), alarms(), Guard(recipe.timeout if in_worker else None) as guard:
+    with one_blas_thread(), quiet(), alarms(), Guard(recipe.timeout if in_worker else None, note) as guard:
         for number, segment in enumerate(segments):
             for position, trial in enumerate(segment.trials):
                 if done and time.perf_counter() - start > CHUNK_SECONDS:

@@ -254,13 +254,13 @@ class Run:
     def _at_rounding(self) -> bool:
         """Whether the fit interpolates, or five sweeps changed the objective by no more than rounding does.
 
-        Small steady changes are no rounding: a badly conditioned descent creeps.
+        Small steady changes are no rounding: a badly conditioned descent converges slowly.
         """
         past, moves = self.core_objectives, self.changes[-5:]
         if past[-1] <= 1e-28 * self.model.energy:
             return True
-        creeps = min(moves) > max(0.99 * max(moves), _ROUNDING)
-        return len(past) > 5 and not creeps and past[-1] >= (1.0 - 1e-14) * past[-6]
+        slow_but_steady = min(moves) > max(0.99 * max(moves), _ROUNDING)
+        return len(past) > 5 and not slow_but_steady and past[-1] >= (1.0 - 1e-14) * past[-6]
 
     @property
     def doubtful(self) -> bool:

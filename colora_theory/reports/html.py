@@ -11,6 +11,8 @@ from pathlib import Path
 from string import Template
 from typing import TYPE_CHECKING, Any
 
+import tomli_w
+
 import colora_theory
 from colora_theory.errors import InputError
 from colora_theory.figures import draw as plots
@@ -69,7 +71,12 @@ def _study(results: Results, anchor: str, style: str) -> str:
         parts += ["<h3>What was learned</h3>", f"<p>{escape(study.learned.strip())}</p>"]
     parts += ["<h3>Verdicts</h3>", _verdicts(verdicts), "<h3>Figures</h3>", *_figures(results, anchor, style)]
     parts += ["<h3>Failures</h3>", _failures(results, failed), "<h3>How to reproduce</h3>", _again(results)]
-    parts += ["<h3>Resolved study</h3>", _pre(toml(study.resolved())), "<h3>Manifest</h3>", _manifest(results)]
+    parts += [
+        "<h3>Resolved study</h3>",
+        _pre(tomli_w.dumps(study.resolved())),
+        "<h3>Manifest</h3>",
+        _manifest(results),
+    ]
     return "\n".join([*parts, "</section>"])
 
 
@@ -231,40 +238,3 @@ def _manifest(results: Results) -> str:
 
 def _pre(text: str) -> str:
     return f'<pre tabindex="0"><code>{escape(text)}</code></pre>'
-
-
-# --- the resolved study as TOML ----------------------------------------------------------------------------
-
-
-def toml(tables: dict[str, Any]) -> str:
-    """A study's nested tables as a TOML file that reads back to the same tables."""
-    plain = {k: v for k, v in tables.items() if not _is_section(v)}
-    out = [f"{key} = {_value(value)}" for key, value in plain.items()]
-    for key, value in tables.items():
-        if _is_section(value):
-            for entry in value if isinstance(value, list) else [value]:
-                out += ["", f"[[{key}]]" if isinstance(value, list) else f"[{key}]"]
-                out += [f"{name} = {_value(inner)}" for name, inner in entry.items()]
-    return "\n".join(out) + "\n"
-
-
-def _is_section(value: Any) -> bool:
-    return isinstance(value, dict) or (isinstance(value, list) and bool(value) and isinstance(value[0], dict))
-
-
-def _value(value: Any) -> str:
-    import json
-
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, int | float):
-        return repr(value)
-    if isinstance(value, list | tuple):
-        return "[" + ", ".join(_value(v) for v in value) + "]"
-    if isinstance(value, dict):
-        return "{ " + ", ".join(f"{_key(k)} = {_value(v)}" for k, v in value.items()) + " }" if value else "{}"
-    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
-
-
-def _key(key: str) -> str:
-    return key if re.fullmatch(r"[A-Za-z0-9_-]+", key) else _value(str(key))
