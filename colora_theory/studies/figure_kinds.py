@@ -11,13 +11,11 @@ from colora_theory.registry import Registry
 if TYPE_CHECKING:
     import pandas as pd
 
-    from colora_theory.results.results import Results
     from colora_theory.studies.schema import FigureTable
-    from colora_theory.studies.study import Study
 
 
 class FigureKind(ABC):
-    """One `[[figure]]` of a study: which tables it needs from the results, and how they are drawn.
+    """One `[[figure]]` of a `Study`: which tables it needs from the `Results`, and how they are drawn.
 
     Attributes
     ----------
@@ -40,7 +38,7 @@ class FigureKind(ABC):
         *("log_x", "log_y"),
     )
 
-    def __init__(self, study: Study, figure: FigureTable) -> None:
+    def __init__(self, study: Any, figure: FigureTable) -> None:
         self.study, self.figure = study, figure
         #: Colour and marker of every line of the figure, the same in all panels.
         self.looks: dict[str, tuple[str, str]] = {}
@@ -57,7 +55,7 @@ class FigureKind(ABC):
             raise InputError(f"{key} has no meaning for a {self.name}; leave it out.")
 
     @abstractmethod
-    def tables(self, results: Results) -> dict[str, pd.DataFrame]:
+    def tables(self, results: Any) -> dict[str, pd.DataFrame]:
         """The tables that the figure draws: "points", and one table for every claim in it."""
 
     @abstractmethod
@@ -90,6 +88,6 @@ def register(cls: K) -> K:
     return cls
 
 
-def kind_of(study: Study, figure: FigureTable) -> FigureKind:
+def kind_of(study: Any, figure: FigureTable) -> FigureKind:
     """The figure as an object of its kind."""
     return get(figure.kind)(study, figure)
