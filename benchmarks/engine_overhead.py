@@ -33,7 +33,7 @@ from colora_theory.model.truth import sample_truth
 from colora_theory.results.results import Results
 from colora_theory.results.rows import Row
 from colora_theory.results.status import status
-from colora_theory.results.store import Writer
+from colora_theory.results.writer import Writer
 from colora_theory.studies.study import Study
 
 

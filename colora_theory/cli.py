@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import json
-import signal
-import sqlite3
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
 import click
 
+from colora_theory.console import TOO_MANY_FAILURES, VIOLATED, Commands, end_on_signals
 from colora_theory.errors import InputError
 
 if TYPE_CHECKING:
     from colora_theory.results.results import Results
-
-DONE, VIOLATED, REFUSED, TOO_MANY_FAILURES, INTERRUPTED = 0, 1, 2, 3, 130
 
 as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 run_folder = click.argument("run", type=click.Path(path_type=Path))
@@ -26,34 +23,14 @@ in_style = click.option(
 )
 
 
-class Commands(click.Group):
-    """Turns what can go wrong into one sentence and an exit code."""
-
-    def invoke(self, ctx: click.Context) -> Any:
-        from colora_theory.errors import EngineError
-
-        try:
-            return super().invoke(ctx)
-        except (InputError, EngineError) as error:
-            click.echo(f"Error: {error}", err=True)
-            ctx.exit(REFUSED)
-        except BrokenPipeError:
-            raise  # `… | head`: click ends quietly
-        except (sqlite3.Error, OSError) as error:
-            click.echo(f"Error: {error}; what is stored is kept, the same command resumes.", err=True)
-            ctx.exit(REFUSED)
-        except KeyboardInterrupt:
-            click.echo("interrupted; everything finished so far is stored, the same command resumes.", err=True)
-            ctx.exit(INTERRUPTED)
-
-
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(package_name="colora_theory")
 def main() -> None:
     """A theory lab for collaborative low-rank adaptation.
 
     Exit codes: 0 done; 1 a verdict is violated, or a trial is not reproduced; 2 refused: usage, study or files;
-    3 finished with more failed trials than allowed; 130 interrupted (the same command resumes).
+    3 finished with more failed trials than allowed; 4 an unexpected error, which is a defect; 130 interrupted (the
+    same command resumes).
     """
 
 
@@ -67,6 +44,13 @@ def main() -> None:
 @click.option("--backend", default="loky", show_default=True, help="loky, dask, or inline (for debugging).")
 @click.option("--scheduler", metavar="ADDRESS", help="Dask scheduler, e.g. tcp://127.0.0.1:8786.")
 @click.option("--accept-version", is_flag=True, help="Resume although package versions have changed.")
+@click.option(
+    "--retry-failed",
+    is_flag=False,
+    flag_value="all",
+    metavar="STATUS",
+    help="Run failed rows again: all of them, or only, say, crashed,timeout.",
+)
 @click.option("--figures", type=click.Path(path_type=Path), help="Folder of the figures [default: OUT/figures].")
 @in_style
 @click.option("--no-plot", is_flag=True, help="Draw nothing.")
@@ -92,7 +76,7 @@ def run(
     from colora_theory.engine.run import run as sweep
     from colora_theory.studies.study import Study
 
-    signal.signal(signal.SIGTERM, _terminate)
+    end_on_signals()
     results = sweep(Study.from_toml(study, overrides, quick=quick), out, n_jobs=jobs, quiet=quiet, **options)
     drawn = [] if no_plot else _draw(results, figures, style)
     rows, failed = results.counts()
@@ -110,11 +94,6 @@ def run(
         ctx.exit(TOO_MANY_FAILURES)
 
 
-def _terminate(signum: int, frame: Any) -> NoReturn:
-    """A batch system's SIGTERM is an interruption like Ctrl-C."""
-    raise KeyboardInterrupt
-
-
 def _draw(results: Results, folder: Path | None, style: str) -> list[Path]:
     if not results.study.figures:
         return []
@@ -126,13 +105,23 @@ def _draw(results: Results, folder: Path | None, style: str) -> list[Path]:
 
 @main.command()
 @run_folder
+@click.option("--verify", is_flag=True, help="Also compare every row with the checksum it was stored with.")
 @as_json
-def status(run: Path, as_json: bool) -> None:
+def status(run: Path, verify: bool, as_json: bool) -> None:
     """Tell how far RUN (a folder, or a copy of its store) is: done, failed, missing, Monte Carlo errors, time."""
     from colora_theory.results.status import as_text
     from colora_theory.results.status import status as state
 
-    click.echo(json.dumps(state(run)) if as_json else as_text(state(run)))
+    found = state(run)
+    if verify:
+        from colora_theory.results.results import Results
+
+        wrong = Results.open(run).verify()
+        if wrong:
+            groups = "; ".join(f"{label} in cell {cell}" for cell, label in wrong[:5])
+            raise InputError(f"{run} is damaged: rows are not those that were written ({groups}); restore a copy.")
+        found["verified"] = wrong is not None
+    click.echo(json.dumps(found) if as_json else as_text(found))
 
 
 @main.command()

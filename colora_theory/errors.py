@@ -9,6 +9,14 @@ from collections.abc import Iterable
 class InputError(ValueError):
     """Input that is refused before any work; the message says what was given, what is allowed, what to do."""
 
+    #: Names and values of a megabyte are not repeated whole.
+    MOST = 1500
+
+    def __init__(self, message: str = "") -> None:
+        half = self.MOST // 2
+        text = str(message)
+        super().__init__(text if len(text) <= self.MOST else f"{text[:half]} […] {text[-half:]}")
+
 
 class EngineError(RuntimeError):
     """The machinery that computes is gone (not merely one worker); what is stored stays stored."""
@@ -34,5 +42,6 @@ def nearest(name: str, allowed: Iterable[str]) -> str:
     "did you mean 'altmin'?"
     """
     words = sorted(allowed)
+    name = name[:200]  # the comparison takes time with the square of the length
     close = difflib.get_close_matches(name, words, n=1, cutoff=0.6)
     return f"did you mean {close[0]!r}?" if close else f"allowed: {', '.join(words) or 'nothing'}."

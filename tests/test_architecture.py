@@ -24,6 +24,7 @@ ROOMS = [
     ("verdicts", "engine"),
     ("figures", "testing"),
     ("reports", "pytest_plugin"),
+    ("console",),
     ("cli",),
 ]
 LEVELS = 12

@@ -10,7 +10,7 @@ from types import SimpleNamespace
 import pytest
 from click.testing import CliRunner
 
-from colora_theory import cli
+from colora_theory import console
 from colora_theory.cli import main
 
 STUDY = """
@@ -201,7 +201,7 @@ def test_studies_without_figures_have_nothing_to_plot(study, tmp_path):
 
 def test_interruptions_exit_130(study, monkeypatch):
     def interrupted(*args, **kwargs):
-        cli._terminate(15, None)
+        console._interrupt(15, None)
 
     monkeypatch.setattr("colora_theory.engine.run.run", interrupted)
     assert "the same command resumes" in call("run", study, code=130)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 
 import numpy as np
@@ -178,6 +179,7 @@ def test_rates_are_members_of_the_family_and_one_violation_is_enough(monkeypatch
     exact = 1.0 + np.linspace(-1e-4, 1e-4, 40)
     means = group("local_least_squares_risk", [exact, 1.1 * spread, exact])
     rate = next(g.name for g in guarantees.all() if verdicts.is_scaling(g) and g.side != "threshold")
+    monkeypatch.setattr(Results, "snapshot", lambda results: contextlib.nullcontext())
     monkeypatch.setattr(verdicts, "_groups", lambda results: [means, group(rate, [spread] * 3)])
     found = verdicts.check(Results.__new__(Results))
     overall, *cells, _ = found

@@ -13,11 +13,13 @@ import pytest
 from colora_theory.engine.run import run
 from colora_theory.errors import InputError
 from colora_theory.results import store
+from colora_theory.results import writer as writing
 from colora_theory.results.export import write as export
 from colora_theory.results.merge import merge
 from colora_theory.results.results import Results
 from colora_theory.results.rows import Row
 from colora_theory.results.status import as_text, status
+from colora_theory.results.writer import Writer
 from colora_theory.studies.study import Study
 
 
@@ -43,7 +45,7 @@ def about(study):
 @pytest.fixture
 def writer(tmp_path):
     study = build()
-    writer = store.Writer(tmp_path / "run", study, study.metrics, about(study))
+    writer = Writer(tmp_path / "run", study, study.metrics, lambda file: about(study))
     yield writer
     writer.close()
 
@@ -66,7 +68,7 @@ def test_rows_are_committed_at_1000_or_2_seconds(writer, tmp_path, monkeypatch):
     writer.add(rows([1010]))
     writer.tick()
     assert seen() == 1010
-    monkeypatch.setattr(store.time, "monotonic", lambda: writer._committed + 2.1)
+    monkeypatch.setattr(writing.time, "monotonic", lambda: writer._committed + 2.1)
     writer.tick()
     assert seen() == 1011
 
@@ -126,7 +128,7 @@ def test_one_writer_many_readers(writer, tmp_path):
     writer.add(rows(range(3)))
     writer.commit()
     with pytest.raises(InputError, match="another process is writing"):
-        store.Writer(tmp_path / "run", build(), build().metrics, {})
+        Writer(tmp_path / "run", build(), build().metrics, lambda file: {})
     assert Results.open(tmp_path / "run").counts() == (3, 0)
     assert status(tmp_path / "run")["running"]
 
@@ -160,6 +162,13 @@ def test_a_store_in_write_ahead_mode_is_read_where_nothing_may_be_written(writer
     writer.commit()
     writer.connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
     (tmp_path / "copy").mkdir()
+    shutil.copy(tmp_path / "run" / store.FILE, tmp_path / "copy")
+    with pytest.raises(InputError, match="a copy that was made while a run was writing, without its log"):
+        status(tmp_path / "copy")
+    for left in ("-wal", "-shm"):
+        (tmp_path / "copy" / f"{store.FILE}{left}").unlink(missing_ok=True)
+    writer.set_meta(open=False)
+    writer.connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
     shutil.copy(tmp_path / "run" / store.FILE, tmp_path / "copy")
     (tmp_path / "copy" / f"{store.FILE}-shm").mkdir()  # where SQLite would put its index
     connection = store.connect(tmp_path / "copy" / store.FILE)
@@ -270,6 +279,12 @@ def test_shards_of_other_studies_and_contradictions_are_refused(tmp_path):
     connection.commit()
     connection.close()
     merge([a], tmp_path / "m")
+    with pytest.raises(InputError, match=r"forged is damaged: the rows of .* are not those that were written"):
+        merge([tmp_path / "forged"], tmp_path / "m")
+    connection = sqlite3.connect(tmp_path / "forged" / store.FILE)
+    connection.execute("DROP TABLE checksum")  # as in a store of version 0.1
+    connection.commit()
+    connection.close()
     with pytest.raises(InputError, match=r"trial 2 in .*forged contradicts"):
         merge([tmp_path / "forged"], tmp_path / "m")
     assert Results.open(tmp_path / "m").frame().equals(Results.open(a).frame())

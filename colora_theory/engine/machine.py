@@ -7,7 +7,7 @@ import os
 import platform
 import subprocess
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import colora_theory
 
@@ -22,6 +22,7 @@ def manifest(seed: int) -> dict[str, Any]:
     blas = sorted(
         {f"{i['internal_api']} {i.get('version')}" for i in threadpool_info() if i["user_api"] == "blas"}
     )
+    kernels = sorted({str(i.get("architecture")) for i in threadpool_info() if i["user_api"] == "blas"})
     return {
         "seed": seed,
         "colora_theory": colora_theory.__version__,
@@ -29,6 +30,7 @@ def manifest(seed: int) -> dict[str, Any]:
         "numpy": numpy.__version__,
         "scipy": scipy.__version__,
         "blas": blas,
+        "blas_kernels": kernels,
         "cpu": _cpu(),
         "cores": os.cpu_count(),
         "platform": platform.platform(),
@@ -38,11 +40,14 @@ def manifest(seed: int) -> dict[str, Any]:
     }
 
 
-def same_numbers(first: dict[str, Any], second: dict[str, Any]) -> bool:
-    """Whether two manifests promise bitwise equal results."""
-    return all(
-        first.get(key) == second.get(key) for key in ("colora_theory", "python", "numpy", "scipy", "blas", "cpu")
-    )
+#: What bitwise equal results need to have in common: another kernel of the same BLAS sums in another order.
+NUMERICAL: Final = ("colora_theory", "python", "numpy", "scipy", "blas", "blas_kernels", "cpu")
+
+
+def same_numbers(stored: dict[str, Any], now: dict[str, Any]) -> bool:
+    """Whether a run, in all its sessions, promises bitwise what a run with the manifest `now` would give."""
+    sessions = [stored, *stored.get("resumed", [])]
+    return all(session.get(key, now.get(key)) == now.get(key) for session in sessions for key in NUMERICAL)
 
 
 def _commit() -> tuple[str | None, bool | None]:

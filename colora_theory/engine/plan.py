@@ -8,7 +8,7 @@ from concurrent.futures import wait
 from typing import Any, Final
 
 from colora_theory.engine.memory import check, trial_bytes
-from colora_theory.engine.pools import Pool, open_pool
+from colora_theory.engine.pools import Pool, open_pool, worker_count
 from colora_theory.engine.trial import Recipe, Segment, run_chunk
 from colora_theory.results.rows import FAILURES, Row
 from colora_theory.results.text import duration, size, table
@@ -27,6 +27,7 @@ def plan(study: Study, *, pilot: int = 5, n_jobs: int = 1) -> dict[str, Any]:
     memory_bytes (of one trial), failed (of the pilot's rows), trials_needed (None when unknown: for the study's
     target_mcse, else for 5 % of the first metric), trials_planned, seconds (wall time on n_jobs workers).
     """
+    n_jobs = worker_count(n_jobs)
     check(study, n_jobs)
     recipe = Recipe.of(study)
     everyone = tuple(range(len(study.estimators)))
@@ -92,9 +93,11 @@ def _needed(study: Study, recipe: Recipe, rows: list[Row]) -> int | None:
             values = [v for r in rows if r.estimator == estimator and (v := r.values[column]) is not None]
             if len(values) < 2:
                 continue
+            if len(set(values)) == 1:  # no spread seen is no spread known
+                return None
             level = absolute if absolute is not None else (relative or 0.0) * abs(statistics.fmean(values))
             spread = statistics.stdev(values)
-            enough = math.ceil((spread / level) ** 2) if level else 1 if not spread else None
+            enough = math.ceil((spread / level) ** 2) if level else None
             if enough is not None:
                 needed = max(needed or 2, enough)
     return needed

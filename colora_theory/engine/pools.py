@@ -64,6 +64,15 @@ def open_pool(backend: str, n_jobs: int, scheduler: str | None) -> Pool:
     return BACKENDS[backend](n_jobs, scheduler)
 
 
+def worker_count(n_jobs: int, backend: str = "loky") -> int:
+    """Return the number of local workers that `n_jobs` means (-1: one per core); raise InputError for others."""
+    if backend not in BACKENDS:
+        raise InputError(f"backend must be one of {', '.join(BACKENDS)}, got {backend!r}.")
+    if isinstance(n_jobs, bool) or not isinstance(n_jobs, int) or not (n_jobs == -1 or 1 <= n_jobs <= 1024):
+        raise InputError(f"n_jobs must be an integer from 1 to 1024, or -1 for all cores, got {n_jobs!r}.")
+    return len(os.sched_getaffinity(0)) if n_jobs == -1 else n_jobs
+
+
 class InlinePool:
     """This process itself: for debugging. A fit that kills its process kills the study (which can be resumed)."""
 

@@ -29,7 +29,7 @@ def reproduce(results: Results, cell: str, trial: int) -> list[dict[str, Any]]:
     here = find_cell(results, cell)
     recipe = Recipe.of(results.study)
     index = results.study.cells.index(here)
-    exact = same_numbers(results.manifest, manifest(results.study.seed)) and "resumed" not in results.manifest
+    exact = same_numbers(results.manifest, manifest(results.study.seed))
     pool = open_pool("loky", 1, None)
     out = []
     try:

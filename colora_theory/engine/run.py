@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import os
 import time
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from pathlib import Path
@@ -12,7 +11,7 @@ from typing import Any
 
 from colora_theory.engine import memory
 from colora_theory.engine.machine import manifest
-from colora_theory.engine.pools import BACKENDS, Pool, open_pool
+from colora_theory.engine.pools import Pool, open_pool, worker_count
 from colora_theory.engine.progress import Progress
 from colora_theory.engine.schedule import Chunk, Schedule, Shard
 from colora_theory.engine.stopping import Stopping
@@ -21,7 +20,7 @@ from colora_theory.errors import InputError, expect
 from colora_theory.results.identity import describe, describe_folder
 from colora_theory.results.results import Results
 from colora_theory.results.rows import FAILURES
-from colora_theory.results.store import Writer
+from colora_theory.results.writer import Writer
 from colora_theory.studies.study import Study
 
 
@@ -34,6 +33,7 @@ def run(
     backend: str = "loky",
     scheduler: str | None = None,
     accept_version: bool = False,
+    retry_failed: str | None = None,
     quiet: bool = True,
 ) -> Results:
     """Run the trials of `study` that are not stored yet, and return its results.
@@ -46,6 +46,8 @@ def run(
     shard : "i/N" or (i, N): run only part i of N, to be merged later (i = 0 is the same part as i = N).
     backend : "loky" (local), "dask" (with `scheduler`, an address), or "inline" (this process, for debugging).
     accept_version : resume although versions of the packages have changed.
+    retry_failed : run failed rows again: "all", or the statuses ("crashed,timeout") to run again. Rows that failed
+        for a reason outside the fit need it; the manifest records it.
     quiet : tell no progress on stderr.
 
     Results do not depend on n_jobs, shard or backend, nor on interruptions. On KeyboardInterrupt everything
@@ -53,17 +55,19 @@ def run(
     """
     expect("study", study, Study, "read one with ct.Study.from_toml(path)")
     part = _shard(shard)
-    workers = _workers(n_jobs, backend)
+    workers = worker_count(n_jobs, backend)
     if backend != "dask":
         memory.check(study, workers)
     folder = default_out(study, part) if out is None else Path(out)
-    about = describe(study, folder, manifest(study.seed), accept_version)
     pool = open_pool(backend, workers, scheduler)
     try:
         recipe = Recipe.of(study)
-        writer = Writer(folder, study, recipe.columns, about)
+        now = manifest(study.seed)
+        writer = Writer(folder, study, recipe.columns, lambda file: describe(study, file, now, accept_version))
         try:
-            describe_folder(folder, study, about["manifest"])
+            if retry_failed is not None:
+                _retry(writer, retry_failed)
+            describe_folder(folder, study, writer.about["manifest"])
             stored = _stored(study, writer)
             stopping = Stopping(study, writer.values) if study.run.target_mcse else None
             schedule = Schedule(study, stored, part, pool.slots, stopping)
@@ -138,6 +142,19 @@ def _speed(schedule: Schedule, trials: int, seconds: float) -> dict[str, Any]:
     return {"seconds": seconds, "trials": trials, "left": schedule.trials_left, "stopped": schedule.stopped}
 
 
+def _retry(writer: Writer, statuses: str) -> None:
+    """Forget failed rows, so that they are run again, and record it in the manifest."""
+    wanted = list(FAILURES) if statuses == "all" else [word.strip() for word in statuses.split(",")]
+    for word in wanted:
+        if word not in FAILURES:
+            raise InputError(f"--retry-failed takes all, or of {', '.join(FAILURES)}, got {word!r:.60}.")
+    counts = writer.forget_failures(wanted)
+    if counts:
+        manifest = writer.about["manifest"]
+        manifest["retried"] = [*manifest.get("retried", []), counts]
+        writer.set_meta(manifest=manifest)
+
+
 def _stored(study: Study, writer: Writer) -> list[list[bytearray]]:
     """Mark which trials are stored: one byte per row, all that a study of any length keeps in memory."""
     out = []
@@ -162,11 +179,3 @@ def _shard(shard: str | tuple[int, int] | None) -> Shard:
     if not 0 <= index <= count or not 1 <= count <= 10**6:
         raise InputError(f"a shard i/N needs 1 ≤ i ≤ N (or 0 ≤ i < N), got {index}/{count}.")
     return Shard(index, count)
-
-
-def _workers(n_jobs: int, backend: str) -> int:
-    if backend not in BACKENDS:
-        raise InputError(f"backend must be one of {', '.join(BACKENDS)}, got {backend!r}.")
-    if isinstance(n_jobs, bool) or not isinstance(n_jobs, int) or not (n_jobs == -1 or 1 <= n_jobs <= 1024):
-        raise InputError(f"n_jobs must be an integer from 1 to 1024, or -1 for all cores, got {n_jobs!r}.")
-    return len(os.sched_getaffinity(0)) if n_jobs == -1 else n_jobs

@@ -166,15 +166,28 @@ def _measured(recipe: Recipe, segment: Segment, trial: int, index: int, drawn: t
             status, message = "nan", f"{', '.join(infinite)} is infinite"
         for each in recipe.guarantees:
             if index in each.estimators:
-                guarantee = each.guarantee
-                claimed = guarantee.value(problem, truth=truth, data=data, fit=found)
-                measured[f"guarantee:{guarantee.name}"] = claimed
-                if observed := getattr(guarantee, "observed", None):
-                    measured[f"observed:{guarantee.name}"] = observed(problem, truth=truth, data=data, fit=found)
+                claims, absent = _claimed(each.guarantee, problem, truth, data, found)
+                measured |= claims
+                message = " ".join(filter(None, [message, absent]))
     else:
         status, message = "nan", "the estimate has entries that are not finite"
     values = tuple(_finite(measured.get(name)) for name in recipe.columns)
     return Row(segment.cell, index, trial, status, message[:MESSAGE_LENGTH], values)
+
+
+def _claimed(
+    guarantee: Guarantee, problem: Problem, truth: Truth, data: Dataset, found: Fit
+) -> tuple[dict[str, float], str]:
+    """What a guarantee claims for one trial, what it observed, and why either is absent (the fit is kept)."""
+    out, absent = {}, []
+    for what, ask in (("guarantee", guarantee.value), ("observed", getattr(guarantee, "observed", None))):
+        if ask is None:
+            continue
+        try:
+            out[f"{what}:{guarantee.name}"] = ask(problem, truth=truth, data=data, fit=found)
+        except Exception as error:
+            absent.append(f"{guarantee.name} claims nothing here ({describe(error)})")
+    return out, " ".join(absent[:1])
 
 
 def _finite(value: float | None) -> float | None:

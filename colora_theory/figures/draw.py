@@ -16,6 +16,7 @@ from matplotlib.font_manager import FontProperties
 from colora_theory.figures.panel import looks
 from colora_theory.figures.style import WIDTHS, context, label_of, safe, scale, symbol_of, wrapped
 from colora_theory.figures.tables import facets, part_of, shown
+from colora_theory.results.text import whole_file, write_text
 from colora_theory.studies.figure_kinds import FigureKind, kind_of
 
 if TYPE_CHECKING:
@@ -199,7 +200,8 @@ def write(
     with context(style):
         for suffix in formats:
             path = stem.with_name(f"{stem.name}.{suffix}")
-            picture.savefig(path, metadata=_metadata(suffix, title))
+            with whole_file(path) as draft:
+                picture.savefig(draft, format=suffix, metadata=_metadata(suffix, title))
             written.append(path)
     plt.close(picture)
     return written
@@ -238,10 +240,11 @@ def put_beside(stem: Path, tables: dict[str, pd.DataFrame], manifest: dict[str, 
 
     rows = [table.assign(table=name) for name, table in tables.items() if len(table)]
     joined = pd.concat(rows, ignore_index=True) if rows else pd.DataFrame({"table": []})
-    joined.to_csv(stem.with_name(f"{stem.name}.csv"), index=False, lineterminator="\n")
+    with whole_file(stem.with_name(f"{stem.name}.csv")) as draft:
+        joined.to_csv(draft, index=False, lineterminator="\n")
     entries = {**manifest, "matplotlib": mpl.__version__}
     text = json.dumps(entries, indent=2, sort_keys=True, default=str, ensure_ascii=False)
-    stem.with_name(f"{stem.name}.json").write_text(text + "\n", encoding="utf-8")
+    write_text(stem.with_name(f"{stem.name}.json"), text + "\n")
 
 
 def stored(file: Path, study: Study, figure: Any) -> dict[str, pd.DataFrame]:

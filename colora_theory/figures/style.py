@@ -18,7 +18,12 @@ from colora_theory.errors import InputError
 COLOURS: Final = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#A66F00", "#56B4E9", "#000000")
 MARKERS: Final = ("o", "s", "^", "D", "v", "P", "X")
 #: One dash for every standing of a claim.
-DASHES: Final = {"proved": "-", "published up to a constant": ":", "prediction": "--"}
+DASHES: Final = {
+    "proved": "-",
+    "published up to a constant": ":",
+    "prediction": "--",
+    "stated by its author": "-.",
+}
 
 #: Widths in inches of a journal's column and page.
 WIDTHS: Final = {"column": 3.3, "page": 6.9}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -19,16 +19,6 @@ if TYPE_CHECKING:
     from colora_theory.model.problem import Problem
     from colora_theory.results.results import Results
     from colora_theory.studies.study import Study
-
-#: What the kinds of guarantee are called in a legend.
-STANDING: Final = {
-    "identity": "proved",
-    "certificate": "proved",
-    "bound": "proved",
-    "rate": "published up to a constant",
-    "prediction": "prediction",
-}
-
 
 # --- which rows, and what the legend calls them ------------------------------------------------------------
 
@@ -185,7 +175,7 @@ def overlay(results: Results, name: str, metric: str) -> pd.DataFrame:
         if abs(value) < ENDLESS:  # also False for NaN
             rows.append({"cell": cell.id, **cell.varied, "value": factor * value})
     table = pd.DataFrame(rows, columns=["cell", *_varied(results.study), "value"])
-    return table.assign(standing=STANDING[guarantee.kind], name=name)
+    return table.assign(standing=guarantee.standing, name=name)
 
 
 def pairs(results: Results, name: str) -> pd.DataFrame:
@@ -208,7 +198,7 @@ def scatter_table(results: Results, name: str, study: Study, figure: Any) -> pd.
     table = pairs(results, name)
     if figure.lines or figure.estimators:
         table = chosen(table, study, figure, None)
-    return table.assign(standing=STANDING[guarantees.get(name).kind], name=name)
+    return table.assign(standing=guarantees.get(name).standing, name=name)
 
 
 # --- phase diagrams ----------------------------------------------------------------------------------------
@@ -237,7 +227,7 @@ def threshold_line(results: Results, name: str, figure: Any) -> pd.DataFrame:
         begins = guarantee.value(problem) if threshold else _first_below(guarantee, problem, y, ys, float(level))
         rows.append({x: int(value), "value": begins})
     table = pd.DataFrame(rows, columns=[x, "value"]).dropna()
-    return table.assign(standing=STANDING[guarantee.kind], name=name, level=level)
+    return table.assign(standing=guarantee.standing, name=name, level=level)
 
 
 def _first_below(guarantee: Any, problem: Problem, y: str, ys: Any, level: float) -> float:

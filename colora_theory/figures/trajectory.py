@@ -13,7 +13,7 @@ from colora_theory.engine.trial import fit as fit_trial
 from colora_theory.errors import InputError
 from colora_theory.figures.panel import GREYS, claim, dash, empty, groups, has_positive, looks, quiet_log
 from colora_theory.figures.style import plain
-from colora_theory.figures.tables import STANDING, chosen
+from colora_theory.figures.tables import chosen
 from colora_theory.model.linalg import Array, subspace_distance, subspace_distance_fro
 from colora_theory.studies.figure_kinds import FigureKind, register
 from colora_theory.studies.study import guarantee_of
@@ -100,7 +100,7 @@ class Trajectory(FigureKind):
         columns = [*wanted.columns, "sweep", "n", "mean", "low", "high"]
         tables = {name: pd.DataFrame(rows, columns=columns) for name, rows in found.items()}
         for name, theorem in claims.items():
-            tables[f"path:{name}"] = tables[f"path:{name}"].assign(standing=STANDING[theorem.kind], name=name)
+            tables[f"path:{name}"] = tables[f"path:{name}"].assign(standing=theorem.standing, name=name)
         return tables
 
     def draw(self, axes: Axes, tables: dict[str, pd.DataFrame]) -> None:

@@ -29,6 +29,8 @@ SIDES: Final = ("upper", "lower", "equality", "threshold")
 
 #: An infinite claim of a single trial: stores keep finite numbers only, and a vacuous claim is not a missing one.
 ENDLESS: Final = 1e300
+#: What readers are told of a kind of claim that this package states.
+_STANDING: Final = {"rate": "published up to a constant", "prediction": "prediction"}
 _AT_MOST_ONE: Final = ("subspace_distance", "output_subspace_distance", "success")
 
 
@@ -93,6 +95,17 @@ class Guarantee:
     def statement(self) -> str:
         """The theorem, from the docstring."""
         return inspect.cleandoc(type(self).__doc__ or "")
+
+    @property
+    def standing(self) -> str:
+        """What readers are told: proved, published up to a constant, prediction, or stated by its author.
+
+        "proved" is said of this package's own theorems only, whose proofs and sources it holds.
+        """
+        if self.kind in _STANDING:
+            return _STANDING[self.kind]
+        own = type(self).__module__.startswith("colora_theory.")
+        return "proved" if own else "stated by its author"
 
     @property
     def title(self) -> str:

@@ -15,7 +15,6 @@ from typing import Any
 from colora_theory.engine.run import run
 from colora_theory.errors import InputError, nearest
 from colora_theory.figures.draw import draw, stems
-from colora_theory.figures.tables import STANDING
 from colora_theory.results.results import Results
 from colora_theory.studies.study import Study
 from colora_theory.verdicts.check import check
@@ -56,6 +55,12 @@ def reproduce_all(
     for file, study in chosen.items():
         if not study.figures:
             raise InputError(f"{file} asks for no figure, which the gallery shows; add a [[figure]] to it.")
+    names_of: dict[str, Path] = {}
+    for file, study in chosen.items():
+        for stem in stems(study):
+            if stem in names_of:
+                raise InputError(f"{file} and {names_of[stem]} both draw a figure {stem!r}; rename one.")
+            names_of[stem] = file
     done = []
     for file, study in chosen.items():
         before = _seconds(out / study.name)
@@ -81,7 +86,7 @@ def outcome(results: Results) -> dict[str, Any]:
     verdicts = [
         {
             "guarantee": v.guarantee,
-            "standing": STANDING[v.kind],
+            "standing": v.standing,
             "estimator": v.estimator,
             "status": v.status,
             "trials": v.trials,

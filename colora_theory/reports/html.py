@@ -18,7 +18,7 @@ from colora_theory.errors import InputError
 from colora_theory.figures import draw as plots
 from colora_theory.figures.draw import tables_of
 from colora_theory.figures.style import label_of, name_of, plain
-from colora_theory.figures.tables import STANDING
+from colora_theory.results.text import write_text
 from colora_theory.studies.figure_kinds import kind_of
 from colora_theory.verdicts.check import check
 from colora_theory.verdicts.verdict import Verdict
@@ -37,6 +37,7 @@ def write(runs: Sequence[Results], out: Path, style: str = "paper") -> None:
     """Write the page about `runs` to the file `out`."""
     if not runs:
         raise InputError("a report needs at least one run.")
+    _check_place(out)
     sections = [_study(results, f"study-{number}", style) for number, results in enumerate(runs, 1)]
     titles = [results.study.title or results.study.name for results in runs]
     links = [f'<li><a href="#study-{i}">{escape(text)}</a></li>' for i, text in enumerate(titles, 1)]
@@ -48,13 +49,26 @@ def write(runs: Sequence[Results], out: Path, style: str = "paper") -> None:
         contents=f'<nav aria-label="Studies"><ol>{"".join(links)}</ol></nav>' if len(runs) > 1 else "",
         studies="\n".join(sections),
     )
-    try:
-        out.write_text(page, encoding="utf-8")
-    except OSError as error:
-        raise InputError(f"cannot write {out}: {error.strerror or error}.") from None
+    write_text(out, page)
+
+
+def _check_place(out: Path) -> None:
+    """Refuse to write over anything but an earlier page: a store, or a study file, is easily named by mistake."""
+    if out.is_dir():
+        raise InputError(f"--out must be a file, got the folder {out}; add a name, such as {out / 'report.html'}.")
+    if out.exists() and out.stat().st_size:
+        with out.open("rb") as file:
+            begin = file.read(200).lstrip().lower()
+        if not begin.startswith((b"<!doctype html", b"<html")):
+            raise InputError(f"{out} exists and is no HTML page, so it is not written over; choose another --out.")
 
 
 def _study(results: Results, anchor: str, style: str) -> str:
+    with results.snapshot():
+        return _section(results, anchor, style)
+
+
+def _section(results: Results, anchor: str, style: str) -> str:
     study = results.study
     verdicts = check(results)
     rows, failed = results.counts()
@@ -64,8 +78,7 @@ def _study(results: Results, anchor: str, style: str) -> str:
         f'<h2 id="{anchor}-title">{escape(study.title or study.name)}</h2>',
         f'<p class="soft">Study {escape(study.name)}: {len(study.cells)} cells, '
         f"{len(study.estimators)} estimators, {rows} fits, {failed} failed.{quick}</p>",
-        "<h3>Claim, written before the run</h3>",
-        f"<blockquote><p>{escape(study.claim.strip() or 'No claim was stated.')}</p></blockquote>",
+        *_claims(results),
     ]
     if study.learned:
         parts += ["<h3>What was learned</h3>", f"<p>{escape(study.learned.strip())}</p>"]
@@ -78,6 +91,27 @@ def _study(results: Results, anchor: str, style: str) -> str:
         _manifest(results),
     ]
     return "\n".join([*parts, "</section>"])
+
+
+def _claims(results: Results) -> list[str]:
+    """The claim as it stood when the first run began, and every edit since with its date."""
+    first, *edits = results.claims or [{"claim": results.study.claim, "started": ""}]
+
+    def quote(text: str) -> str:
+        return f"<blockquote><p>{escape(text.strip() or 'No claim was stated.')}</p></blockquote>"
+
+    head = (
+        "Claim, stored when the first run began" if results.claims else "Claim (when it was written is not stored)"
+    )
+    out = [f"<h3>{head}</h3>", quote(first["claim"])]
+    if not edits and first["claim"] != results.study.claim:
+        edits = [{"claim": results.study.claim, "started": "later"}]
+    for edit in edits:
+        out += [
+            f"<h3>Claim as edited after it, for the run of {escape(edit['started'])}</h3>",
+            quote(edit["claim"]),
+        ]
+    return out
 
 
 # --- pieces ------------------------------------------------------------------------------------------------
@@ -140,7 +174,7 @@ def _verdicts(verdicts: Sequence[Verdict]) -> str:
     cells = [v for v in verdicts if v.cell]
     rows = []
     for v in overall:
-        kind = ", ".join(dict.fromkeys((v.kind, STANDING.get(v.kind, v.kind))))
+        kind = ", ".join(dict.fromkeys((v.kind, v.standing)))
         name = f"<strong>{_name(v.guarantee)}</strong><br>{escape(kind)}"
         rows.append([name, _badge(v.status), escape(v.estimator), *_row(v)])
     out = table(("guarantee", "verdict", "estimator", *_HEAD), rows, "Verdicts", ("", "", "", *_KINDS))
@@ -164,9 +198,13 @@ def _figures(results: Results, anchor: str, style: str) -> list[str]:
     study = results.study
     out = []
     for index, figure in enumerate(study.figures, 1):
-        tables = tables_of(results, figure)
-        text = alt_text(study, figure, tables)
-        svg = inline_svg(plots.svg(study, figure, tables, style), f"{anchor}-figure-{index}", text)
+        try:
+            tables = tables_of(results, figure)
+            text = alt_text(study, figure, tables)
+            svg = inline_svg(plots.svg(study, figure, tables, style), f"{anchor}-figure-{index}", text)
+        except InputError as error:
+            out.append(f"<p>Figure {index} cannot be drawn: {escape(str(error))}</p>")
+            continue
         shows = kind_of(study, figure).shows
         caption = f"Figure {index}. {figure.title or study.title}. {shows}"
         width = round(float(re.search(r'viewBox="0 0 ([\d.]+)', svg)[1]) / 72 * 1.45, 1)  # type: ignore[index]
@@ -217,7 +255,7 @@ def _failures(results: Results, failed: int) -> str:
 def _again(results: Results) -> str:
     name = results.study.name
     lines = [
-        "pip install .   # in a checkout of colora_theory at the commit that the manifest below names",
+        _install(results.manifest),
         f"colora-theory run {name}.toml   # the resolved study below, saved as {name}.toml",
         f"colora-theory check runs/{name}",
         f"colora-theory report runs/{name} -o report.html",
@@ -226,6 +264,14 @@ def _again(results: Results) -> str:
         "<p>Every random number follows from the study's seed and the content of a cell: the same versions on the "
         "same kind of machine give the same numbers bit for bit.</p>" + _pre("\n".join(lines))
     )
+
+
+def _install(manifest: dict[str, Any]) -> str:
+    version = manifest.get("colora_theory", "")
+    if manifest.get("commit") is None:
+        return f"pip install colora_theory=={version}   # the version of the run, which was installed as a package"
+    dirty = ", with the uncommitted changes of that time" if manifest.get("dirty") else ""
+    return f"pip install .   # in a checkout of colora_theory at commit {manifest['commit']}{dirty}"
 
 
 def _manifest(results: Results) -> str:

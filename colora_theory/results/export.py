@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO
 
 from colora_theory.errors import InputError
 from colora_theory.results.results import Results
+from colora_theory.results.text import whole_file
 
 
 def write(results: Results, kind: str, out: Path | None, stdout: TextIO) -> None:
@@ -22,15 +23,22 @@ def write(results: Results, kind: str, out: Path | None, stdout: TextIO) -> None
     for name in results.study.cells[0].varied:
         if any(isinstance(cell.varied[name], tuple) for cell in results.study.cells):
             table[name] = [str(value) for value in table[name]]  # (3, 2): no column type of its own
+    for name in table.columns:
+        if table[name].dtype == object or str(table[name].dtype).startswith("str"):
+            table[name] = [_no_formula(value) for value in table[name]]
     if out is None:
         table.to_csv(stdout, index=False)
         return
     try:
-        if suffix == ".csv":
-            table.to_csv(out, index=False)
-        else:
-            table.to_parquet(out, index=False)
+        with whole_file(out) as draft:
+            if suffix == ".csv":
+                table.to_csv(draft, index=False)
+            else:
+                table.to_parquet(draft, index=False)
     except ImportError:
         raise InputError("Parquet needs pyarrow; install colora_theory[parquet], or export to .csv.") from None
-    except OSError as error:
-        raise InputError(f"cannot write {out}: {error.strerror or error}.") from None
+
+
+def _no_formula(value: Any) -> Any:
+    """Text that a spreadsheet would run as a formula gets an apostrophe in front, the usual mark of text."""
+    return f"'{value}" if isinstance(value, str) and value[:1] in ("=", "+", "-", "@", "\t", "\r") else value

@@ -7,15 +7,16 @@ from pathlib import Path
 from typing import Any, Final
 
 from colora_theory.errors import InputError
-from colora_theory.results.store import FILE, connect, meta
+from colora_theory.results.store import connect, damage, meta
+from colora_theory.results.text import write_text
 from colora_theory.studies.study import Study
 
 #: A change of these may change numbers, so a store is not resumed across it without being told.
 VERSIONS: Final = ("colora_theory", "python", "numpy", "scipy")
 
 
-def describe(study: Study, folder: Path, now: dict[str, Any], accept_version: bool) -> dict[str, Any]:
-    """Return what the store in `folder` says of itself; refuse to mix results of different studies or versions.
+def describe(study: Study, file: Path | None, now: dict[str, Any], accept_version: bool) -> dict[str, Any]:
+    """Return what the store `file` (None: a new one) says of itself; refuse to mix studies or versions.
 
     now : the manifest of the present process.
     """
@@ -26,14 +27,18 @@ def describe(study: Study, folder: Path, now: dict[str, Any], accept_version: bo
         "cells": [cell.id for cell in study.cells],
         "manifest": now,
         "quick": study.quick,
+        "claims": [{"claim": study.claim, "started": now["started"]}],
     }
-    if not (folder / FILE).exists():
+    if file is None:
         return about
-    connection = connect(folder / FILE)
-    try:
-        old = {key: meta(connection, key) for key in ("identity", "cells", "manifest")}
-    finally:
-        connection.close()
+    folder = file.parent
+    connection = connect(file)
+    with damage(file):
+        try:
+            old = {key: meta(connection, key) for key in ("identity", "cells", "manifest", "claims")}
+        finally:
+            connection.close()
+    claims = old.pop("claims") or []
     if None in old.values():
         raise InputError(f"{folder} does not say which study it belongs to; it is damaged. Choose another --out.")
     changes = differences(old["identity"], about["identity"], grown=set(old["cells"]) <= set(about["cells"]))
@@ -49,7 +54,10 @@ def describe(study: Study, folder: Path, now: dict[str, Any], accept_version: bo
             f"{folder} was begun with other versions: {', '.join(versions)}. Results may differ in the last "
             "digits or more; pass --accept-version to go on, or choose another --out."
         )
-    session = {key: now[key] for key in (*VERSIONS, "commit", "dirty", "cpu", "started")}
+    if not claims or claims[-1]["claim"] != study.claim:  # what was claimed first stays on record
+        claims = [*claims, {"claim": study.claim, "started": now["started"]}]
+    about["claims"] = claims
+    session = {key: now[key] for key in (*VERSIONS, "blas", "blas_kernels", "cpu", "commit", "dirty", "started")}
     about["manifest"] = {**before, "resumed": [*before.get("resumed", []), session]}
     return about
 
@@ -81,8 +89,6 @@ def _shown(identity: dict[str, Any], key: str) -> str:
 def describe_folder(folder: Path, study: Study, about: dict[str, Any]) -> None:
     """Write the study and what produced its results beside the store."""
     if study.source_text:
-        (folder / "study.toml").write_text(study.source_text, encoding="utf-8")
-    (folder / "study.json").write_text(
-        json.dumps(study.resolved(), indent=2, ensure_ascii=False), encoding="utf-8"
-    )
-    (folder / "manifest.json").write_text(json.dumps(about, indent=2, ensure_ascii=False), encoding="utf-8")
+        write_text(folder / "study.toml", study.source_text)
+    write_text(folder / "study.json", json.dumps(study.resolved(), indent=2, ensure_ascii=False))
+    write_text(folder / "manifest.json", json.dumps(about, indent=2, ensure_ascii=False))

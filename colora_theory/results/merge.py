@@ -10,7 +10,8 @@ from typing import Any
 from colora_theory.errors import InputError
 from colora_theory.results.identity import describe_folder, differences, version_changes
 from colora_theory.results.results import Results
-from colora_theory.results.store import Writer, connect, meta, quoted, value_columns
+from colora_theory.results.store import connect, damage, meta, quoted, value_columns
+from colora_theory.results.writer import Writer
 from colora_theory.studies.study import Study
 
 _BLOCK = 1000
@@ -26,25 +27,38 @@ def merge(sources: Sequence[str | Path], out: str | Path, *, accept_version: boo
         raise InputError("merge needs at least one source; give the folders of the shards.")
     shards = [Results.open(path) for path in sources]
     out = Path(out)
+    for shard in shards:
+        if wrong := shard.verify():
+            raise InputError(
+                f"{shard.path} is damaged: the rows of {wrong[0][1]!r} in cell {wrong[0][0]} are not those that "
+                f"were written ({len(wrong)} such groups); restore it from a copy, or run it again."
+            )
     abouts = [_about(shard.file) for shard in shards]
     for shard, about in zip(shards, abouts, strict=True):
         _compatible(abouts[0], about, f"{shard.path} and {shards[0].path}", accept_version)
-    about = abouts[0]
-    if (old := out / shards[0].file.name).exists():
-        about = _about(old)
-        _compatible(about, abouts[0], f"{shards[0].path} and {out}", accept_version)
-    study = Study.from_dict(about["study"], source_text=about["source"], stored=True)
-    about["manifest"] = {**about["manifest"], "shards": [a["manifest"] for a in abouts]}
-    stopped = {k: n for a in abouts for k, n in (a["progress"] or {}).get("stopped", {}).items()}
-    about["progress"] = {"stopped": stopped}
-    writer = Writer(out, study, shards[0].columns, about)
+    study = Study.from_dict(abouts[0]["study"], source_text=abouts[0]["source"], stored=True)
+
+    def describe(file: Path | None) -> dict[str, Any]:
+        old = [] if file is None else [_about(file)]
+        for about in old:
+            _compatible(about, abouts[0], f"{shards[0].path} and {out}", accept_version)
+        about = {**(old or abouts)[0]}
+        about["manifest"] = {**about["manifest"], "shards": [a["manifest"] for a in abouts]}
+        stopped = {k: n for a in [*old, *abouts] for k, n in (a["progress"] or {}).get("stopped", {}).items()}
+        about["progress"] = {"stopped": stopped}
+        del about["columns"]
+        return about
+
+    writer = Writer(out, study, shards[0].columns, describe, hold=True)
     try:
-        writer.connection.execute("BEGIN")
         for shard in shards:
             _copy(shard, study, writer)
         writer.recount()
         writer.connection.execute("COMMIT")
-        describe_folder(out, study, about["manifest"])
+        describe_folder(out, study, writer.about["manifest"])
+    except BaseException:
+        writer.abandon()
+        raise
     finally:
         writer.close()
     return Results.open(out)
@@ -53,8 +67,9 @@ def merge(sources: Sequence[str | Path], out: str | Path, *, accept_version: boo
 def _about(file: Path) -> dict[str, Any]:
     connection = connect(file)
     try:
-        keys = ("study", "source", "identity", "cells", "manifest", "quick", "progress")
-        return {key: meta(connection, key) for key in keys} | {"columns": value_columns(connection)}
+        keys = ("study", "source", "identity", "cells", "manifest", "quick", "progress", "claims")
+        with damage(file):
+            return {key: meta(connection, key) for key in keys} | {"columns": value_columns(connection)}
     finally:
         connection.close()
 

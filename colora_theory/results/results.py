@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from colora_theory.errors import InputError
+from colora_theory.results.checksum import row_hash
 from colora_theory.results.moments import standard_error
 from colora_theory.results.rows import FAILURES
-from colora_theory.results.store import connect, locate, meta, quoted, value_columns
+from colora_theory.results.store import connect, damage, locate, meta, quoted, value_columns
 from colora_theory.studies.cells import Cell, EstimatorSpec
 from colora_theory.studies.study import Study
 
@@ -32,6 +33,8 @@ class Results:
     path : the run's folder. file : its SQLite store. study : the resolved Study. manifest : what produced it.
     """
 
+    _snapshot: sqlite3.Connection | None = None
+
     def __init__(self, file: Path) -> None:
         self.file, self.path = file, file.parent
         with self._connection() as connection:
@@ -41,13 +44,16 @@ class Results:
             self.columns = value_columns(connection)
             self._cells = dict(connection.execute("SELECT key, id FROM cell").fetchall())
             self._estimators = dict(connection.execute("SELECT key, id FROM estimator").fetchall())
+            if not isinstance(self.manifest, dict) or not isinstance(self._table, dict | None):
+                raise TypeError("the store's description is no table")
         if self._table is None:
             raise InputError(f"{file} does not say which study it belongs to; it is damaged.")
 
     @cached_property
     def study(self) -> Study:
         """The study as it was run, overrides included."""
-        return Study.from_dict(self._table, source_text=self._source or "", stored=True)
+        with damage(self.file):
+            return Study.from_dict(self._table, source_text=self._source or "", stored=True)
 
     @classmethod
     def open(cls, path: str | Path) -> Results:
@@ -56,14 +62,40 @@ class Results:
 
     @contextmanager
     def _connection(self) -> Iterator[sqlite3.Connection]:
-        connection = connect(self.file)
-        try:
-            connection.execute("BEGIN")  # one consistent view, also of a store that is being written
-            yield connection
-        except sqlite3.DatabaseError as error:
-            raise InputError(f"{self.file} cannot be read: {error}.") from None
-        finally:
-            connection.close()
+        with damage(self.file):
+            if self._snapshot is not None:
+                yield self._snapshot
+                return
+            connection = connect(self.file)
+            try:
+                connection.execute("BEGIN")  # one consistent view, also of a store that is being written
+                yield connection
+            finally:
+                connection.close()
+
+    @contextmanager
+    def snapshot(self) -> Iterator[None]:
+        """Show one state of the store to everything that reads in the body, also while a run goes on writing."""
+        if self._snapshot is not None:
+            yield
+            return
+        with self._connection() as connection:
+            self._snapshot = connection
+            try:
+                yield
+            finally:
+                self._snapshot = None
+
+    @property
+    def claims(self) -> list[dict[str, str]]:
+        """What was claimed before the first run, and every later edit: {"claim", "started"} in that order."""
+        with self._connection() as connection:
+            return list(meta(connection, "claims") or [])
+
+    @property
+    def _most(self) -> int:
+        """Trials that the study shows; a study that was made shorter keeps its rows, and does not show them."""
+        return self.study.run.most_trials
 
     def _groups(self) -> Iterator[tuple[Cell, EstimatorSpec, tuple[int, int]]]:
         for cell in self.study.cells:
@@ -83,7 +115,8 @@ class Results:
         with self._connection() as connection:
             for cell, spec, key in self._groups():
                 rows = connection.execute(
-                    f"SELECT {chosen} FROM trial WHERE cell = ? AND estimator = ? ORDER BY trial", key
+                    f"SELECT {chosen} FROM trial WHERE cell = ? AND estimator = ? AND trial < ? ORDER BY trial",
+                    (*key, self._most),
                 ).fetchall()
                 if rows:
                     trials, statuses = [r[0] for r in rows], [r[1] for r in rows]
@@ -120,17 +153,19 @@ class Results:
 
         failed = ", ".join(f"'{status}'" for status in FAILURES)
         names = [quoted(name) for name in self.study.metrics]
-        first = "SELECT count(*), coalesce(sum(status IN ({})), 0), {} FROM trial WHERE cell = ? AND estimator = ?"
-        first = first.format(failed, ", ".join(f"count({n}), avg({n})" for n in names))
-        second = "SELECT {} FROM trial WHERE cell = ? AND estimator = ?".format(
-            ", ".join(f"sum(({n} - ?) * ({n} - ?))" for n in names)
+        where = "FROM trial WHERE cell = ? AND estimator = ? AND trial < ?"
+        first = f"SELECT count(*), coalesce(sum(status IN ({{}})), 0), {{}} {where}".format(
+            failed, ", ".join(f"count({n}), avg({n})" for n in names)
         )
+        second = f"SELECT {{}} {where}".format(", ".join(f"sum(({n} - ?) * ({n} - ?))" for n in names))
         out = []
         with self._connection() as connection:
             for cell, spec, key in self._groups():
-                rows, failures, *moments = connection.execute(first, key).fetchone()
+                rows, failures, *moments = connection.execute(first, (*key, self._most)).fetchone()
                 counts, means = moments[::2], moments[1::2]
-                squares = connection.execute(second, [m for m in means for _ in range(2)] + [*key]).fetchone()
+                squares = connection.execute(
+                    second, [*[m for m in means for _ in range(2)], *key, self._most]
+                ).fetchone()
                 for name, n, mean, square in zip(self.study.metrics, counts, means, squares, strict=True):
                     mcse = standard_error(n, square) if n > 1 else math.nan
                     out.append(
@@ -156,12 +191,12 @@ class Results:
         marks = ", ".join("?" * len(FAILURES))
         query = (
             "SELECT trial, status, message FROM trial WHERE cell = ? AND estimator = ? "
-            f"AND status IN ({marks}) ORDER BY trial"
+            f"AND trial < ? AND status IN ({marks}) ORDER BY trial"
         )
         out = []
         with self._connection() as connection:
             for cell, spec, key in self._groups():
-                for trial, status, message in connection.execute(query, (*key, *FAILURES)):
+                for trial, status, message in connection.execute(query, (*key, self._most, *FAILURES)):
                     row = {**cell.varied, "cell": cell.id, "trial": trial, "estimator": spec.label}
                     out.append({**row, "status": status, "message": message})
         columns = [*self.study.cells[0].varied, "cell", "trial", "estimator", "status", "message"]
@@ -185,10 +220,10 @@ class Results:
                 second = quoted(observed) if observed in self.columns else "NULL"
                 query = (
                     f"SELECT trial, {quoted('guarantee:' + guarantee)}, {second}, status FROM trial "
-                    "WHERE cell = ? AND estimator = ? ORDER BY trial"
+                    "WHERE cell = ? AND estimator = ? AND trial < ? ORDER BY trial"
                 )
                 for cell, spec, key in self._groups():
-                    for trial, claim, seen, status in connection.execute(query, key):
+                    for trial, claim, seen, status in connection.execute(query, (*key, self._most)):
                         row = {**cell.varied, "cell": cell.id, "trial": trial, "estimator": spec.label}
                         out.append(
                             {**row, "guarantee": guarantee, "claim": claim, "observed": seen, "status": status}
@@ -233,6 +268,27 @@ class Results:
             cursor = connection.execute(query)
             while block := cursor.fetchmany(size):
                 yield block
+
+    def verify(self) -> list[tuple[str, str]] | None:
+        """Return the (cell id, label) of every group of rows that no longer has the checksum it was written with.
+
+        Empty when all numbers are those that were written; None for a store that is older than checksums.
+        """
+        with self._connection() as connection:
+            tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master")}
+            if "checksum" not in tables:
+                return None
+            sums = {(c, e): int(text) for c, e, text in connection.execute("SELECT * FROM checksum")}
+            cells = {number: key for key, number in self._cells.items()}
+            found: dict[tuple[int, int], int] = {}
+            for cell, estimator, *rest in connection.execute("SELECT * FROM trial"):
+                row = (cells.get(cell, cell), self._labels.get(estimator, estimator), *rest)
+                found[cell, estimator] = (found.get((cell, estimator), 0) + row_hash(row)) % 2**64
+        return [
+            (str(cells.get(c, c)), str(self._labels.get(e, e)))
+            for c, e in sorted({*sums, *found}, key=str)
+            if sums.get((c, e), 0) != found.get((c, e), 0)
+        ]
 
     def counts(self) -> tuple[int, int]:
         """Return the numbers of stored rows and of failures among them."""

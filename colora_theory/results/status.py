@@ -7,14 +7,13 @@ from __future__ import annotations
 
 import json
 import math
-import sqlite3
 from pathlib import Path
 from typing import Any
 
 from colora_theory.errors import InputError
 from colora_theory.results.moments import standard_error
 from colora_theory.results.rows import FAILURES
-from colora_theory.results.store import connect, is_locked, locate, meta
+from colora_theory.results.store import connect, damage, is_locked, locate, meta
 from colora_theory.results.text import duration, table
 
 
@@ -26,6 +25,11 @@ def status(path: str | Path) -> dict[str, Any]:
     failed, missing, statuses, and n, mean, mcse of every metric.
     """
     file = locate(path)
+    with damage(file):
+        return _state(path, file)
+
+
+def _state(path: str | Path, file: Path) -> dict[str, Any]:
     connection = connect(file)
     try:
         connection.execute("BEGIN")
@@ -35,8 +39,6 @@ def status(path: str | Path) -> dict[str, Any]:
         tally: dict[tuple[int, int], dict[str, tuple[int, float, float]]] = {}
         for cell, estimator, name, *moments in connection.execute("SELECT * FROM tally"):
             tally.setdefault((cell, estimator), {})[name] = tuple(moments)
-    except sqlite3.DatabaseError as error:
-        raise InputError(f"{file} cannot be read: {error}.") from None
     finally:
         connection.close()
     if study is None:
@@ -100,6 +102,11 @@ def as_text(state: dict[str, Any]) -> str:
         f"{state['study']} ({state['path']}): {words}; {state['rows']} of {total} rows, {state['failed']} failed"
         + (f", {duration(left)} left at the last speed" if left else "")
     ]
+    if "verified" in state:
+        known = (
+            "every row is as it was written" if state["verified"] else "stored before checksums: nothing to verify"
+        )
+        lines.append(known)
     rows = []
     for e in state["cells"]:
         varied = ", ".join(f"{name} = {value}" for name, value in e["varied"].items())

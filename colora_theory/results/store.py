@@ -1,4 +1,4 @@
-"""The SQLite file of a study: one row per trial × estimator, its numbers beside it. One writer, many readers.
+"""The SQLite file of a study: one row per trial × estimator, its numbers beside it. One `writer`, many readers.
 
 Rows are only ever added, inside transactions of at most 2 s or 1 000 rows, in write-ahead mode: readers never
 wait, and a process that is killed loses what it had not committed and nothing else. `tally` repeats counts and
@@ -10,27 +10,19 @@ from __future__ import annotations
 
 import fcntl
 import json
-import math
 import sqlite3
-import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from colora_theory.errors import InputError, expect
-from colora_theory.results.rows import Row
-
-if TYPE_CHECKING:
-    from colora_theory.studies.study import Study
 
 FILE: Final = "results.sqlite"
 LOCK: Final = ".lock"
 APPLICATION_ID: Final = 0x636F6C6F  # "colo"
 VERSION: Final = 1
-COMMIT_ROWS: Final = 1000
-COMMIT_SECONDS: Final = 2.0
-_SCHEMA: Final = """
+SCHEMA: Final = """
 CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE cell (
     id INTEGER PRIMARY KEY, key TEXT NOT NULL UNIQUE, position INTEGER NOT NULL,
@@ -42,6 +34,11 @@ CREATE TABLE tally (
     PRIMARY KEY (cell, estimator, name)
 ) WITHOUT ROWID;
 """
+#: The sum modulo 2^64 of the rows' hashes, for each cell and estimator; stores of version 0.1 have none.
+CHECKSUM: Final = (
+    "CREATE TABLE IF NOT EXISTS checksum (cell INTEGER, estimator INTEGER, sum TEXT NOT NULL, "
+    "PRIMARY KEY (cell, estimator)) WITHOUT ROWID"
+)
 
 
 def quoted(name: str) -> str:
@@ -61,16 +58,26 @@ def locate(path: str | Path) -> Path:
 
 def connect(file: Path, *, write: bool = False) -> sqlite3.Connection:
     """Open a store; raise InputError if it is none, or from a newer version."""
+    alone = not _log_of(file).exists() and not (file.parent / LOCK).exists()  # asked before SQLite makes a log
     try:
         connection = _open(file, "rw" if write else "ro")
     except sqlite3.Error as error:
         raise InputError(f"{file} cannot be opened as a store of results: {error}.") from None
     try:
         _check(file, connection)
+        if alone and not write and meta(connection, "open"):
+            raise InputError(
+                f"{file} is a copy that was made while a run was writing, without its log {_log_of(file).name}: "
+                "rows are missing. Copy both files, or resume the run where it was made."
+            )
     except BaseException:
         connection.close()
         raise
     return connection
+
+
+def _log_of(file: Path) -> Path:
+    return file.with_name(file.name + "-wal")
 
 
 def _check(file: Path, connection: sqlite3.Connection) -> None:
@@ -94,16 +101,30 @@ def _check(file: Path, connection: sqlite3.Connection) -> None:
 
 def _open(file: Path, mode: str) -> sqlite3.Connection:
     uri = file.resolve().as_uri() + f"?mode={mode}"
+    log = _log_of(file)
+    has_log = log.is_file() and log.stat().st_size > 0
     connection = sqlite3.connect(uri, uri=True, timeout=60.0, isolation_level=None)
+    connection.text_factory = _text
     try:
         connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
     except sqlite3.Error as error:
         connection.close()
         if mode != "ro" or not isinstance(error, sqlite3.OperationalError):
             raise
+        if has_log:
+            raise InputError(
+                f"{file} has rows in its log, and its folder is read-only, so that they cannot be read; copy it "
+                f"together with {log.name} to a folder of yours."
+            ) from None
         # In a folder we may not write to, write-ahead mode has nowhere to put its index; read the file as it is.
         connection = sqlite3.connect(uri + "&immutable=1", uri=True, isolation_level=None)
+        connection.text_factory = _text
     return connection
+
+
+def _text(blob: bytes) -> str:
+    """Texts of a damaged store may be no UTF-8; what stands for the damage cannot be taken for a name."""
+    return blob.decode("utf-8", errors="replace")
 
 
 def meta(connection: sqlite3.Connection, key: str) -> Any:
@@ -123,193 +144,29 @@ def value_columns(connection: sqlite3.Connection) -> list[str]:
     return names[names.index("message") + 1 :]
 
 
-class Writer:
-    """The one process that adds rows. Holds a lock on the folder for as long as it is open."""
-
-    def __init__(self, out: Path, study: Study, columns: Sequence[str], about: dict[str, Any]) -> None:
-        self._lock = _lock(out)
-        try:
-            file = out / FILE
-            if not file.exists():
-                _create(file, columns, about)
-            self.connection = connect(file, write=True)
-            self.connection.execute("PRAGMA journal_mode = WAL")
-            self.connection.execute("PRAGMA synchronous = NORMAL")
-            self._columns = value_columns(self.connection)
-            _set_meta(self.connection, about)
-            self.cells = self._ids(
-                "cell (key, position, content, varied)",
-                [
-                    (c.id, i, json.dumps(c.problem.content()), json.dumps(c.varied))
-                    for i, c in enumerate(study.cells)
-                ],
-            )
-            self.estimators = self._ids(
-                "estimator (key, position)", [(e.label, i) for i, e in enumerate(study.estimators)]
-            )
-            marks = ", ".join("?" * (5 + len(self._columns)))
-            self._insert = f"INSERT INTO trial VALUES ({marks})"
-            self._tally: dict[tuple[int, int, str], tuple[int, float, float]] = {
-                (c, e, name): (n, mean, m2)
-                for c, e, name, n, mean, m2 in self.connection.execute("SELECT * FROM tally")
-            }
-            self._touched: set[tuple[int, int, str]] = set()
-            self._pending, self._committed, self._abandoned = 0, time.monotonic(), False
-        except BaseException:
-            if hasattr(self, "connection"):
-                self.connection.close()
-            self._lock.close()
-            raise
-
-    def _ids(self, target: str, entries: list[tuple[Any, ...]]) -> list[int]:
-        """Return the row ids of the study's cells or estimators, adding those that are new."""
-        table, marks = target.partition(" ")[0], ", ".join("?" * len(entries[0]))
-        self.connection.execute("BEGIN")
-        self.connection.executemany(
-            f"INSERT INTO {target} VALUES ({marks}) ON CONFLICT (key) DO UPDATE SET position = excluded.position",
-            entries,
-        )
-        self.connection.execute("COMMIT")
-        ids = dict(self.connection.execute(f"SELECT key, id FROM {table}").fetchall())
-        return [ids[entry[0]] for entry in entries]
-
-    def set_meta(self, **entries: Any) -> None:
-        """Write entries of the store's description (in the running transaction, if there is one)."""
-        if not self._abandoned:
-            _set_meta(self.connection, entries)
-
-    def add(self, rows: Iterable[Row]) -> None:
-        """Add rows; they are durable after the next commit, which happens by itself."""
-        rows = list(rows)
-        if not rows:
-            return
-        with self._all_or_nothing():
-            if not self._pending:
-                self.connection.execute("BEGIN")
-            self._pending += len(rows)
-            self.connection.executemany(
-                self._insert,
-                [
-                    (self.cells[r.cell], self.estimators[r.estimator], r.trial, r.status, r.message, *r.values)
-                    for r in rows
-                ],
-            )
-            for row in rows:
-                cell, estimator = self.cells[row.cell], self.estimators[row.estimator]
-                self._count((cell, estimator, f"status:{row.status}"), 0.0)
-                for name, value in zip(self._columns, row.values, strict=True):
-                    if value is not None:
-                        self._count((cell, estimator, name), value)
-        self.tick()
-
-    @contextmanager
-    def _all_or_nothing(self) -> Iterator[None]:
-        """Give up the running transaction, and all later ones, when anything (a full disk, Ctrl-C) cuts in:
-        the tally must never be committed without the rows it counts, nor the rows without it.
-        """
-        try:
-            yield
-        except BaseException:
-            self._abandoned = True
-            if self.connection.in_transaction:
-                self.connection.execute("ROLLBACK")
-            raise
-
-    def _count(self, key: tuple[int, int, str], value: float) -> None:
-        n, mean, m2 = self._tally.get(key, (0, 0.0, 0.0))
-        delta = value - mean
-        mean += delta / (n + 1)
-        self._tally[key] = (n + 1, mean, m2 + delta * (value - mean))
-        self._touched.add(key)
-
-    def tick(self) -> None:
-        """Commit if it is time to."""
-        if self._pending >= COMMIT_ROWS or time.monotonic() - self._committed >= COMMIT_SECONDS:
-            self.commit()
-
-    def commit(self) -> None:
-        """Make all added rows durable."""
-        if self._pending and not self._abandoned:
-            with self._all_or_nothing():
-                self.connection.executemany(
-                    "INSERT OR REPLACE INTO tally VALUES (?, ?, ?, ?, ?, ?)",
-                    [(*key, *(_storable(v) for v in self._tally[key])) for key in self._touched],
-                )
-                self.connection.execute("COMMIT")
-            self._touched.clear()
-        self._pending, self._committed = 0, time.monotonic()
-
-    def stored(self, cell: int, estimator: int) -> Iterator[int]:
-        """Numbers of the trials stored for a cell and estimator (indices of the study)."""
-        key = (self.cells[cell], self.estimators[estimator])
-        for (trial,) in self.connection.execute("SELECT trial FROM trial WHERE cell = ? AND estimator = ?", key):
-            yield trial
-
-    def values(self, cell: int, estimator: int, name: str, trials: range) -> list[float]:
-        """The numbers of some trials, in trial order, where defined."""
-        query = (
-            f"SELECT {quoted(name)} FROM trial WHERE cell = ? AND estimator = ? AND trial >= ? AND trial < ? "
-            f"AND {quoted(name)} IS NOT NULL ORDER BY trial"
-        )
-        key = (self.cells[cell], self.estimators[estimator], trials.start, trials.stop)
-        return [value for (value,) in self.connection.execute(query, key)]
-
-    def recount(self) -> None:
-        """Compute the tally afresh from the rows (inside the running transaction)."""
-        execute = self.connection.execute
-        execute("DELETE FROM tally")
-        execute(
-            "INSERT INTO tally SELECT cell, estimator, 'status:' || status, count(*), 0.0, 0.0 FROM trial "
-            "GROUP BY cell, estimator, status"
-        )
-        for name in map(quoted, self._columns):
-            execute(
-                f"INSERT INTO tally SELECT t.cell, t.estimator, ?, count(*), m, sum(({name} - m) * ({name} - m)) "
-                f"FROM trial t JOIN (SELECT cell, estimator, avg({name}) AS m FROM trial GROUP BY 1, 2) a "
-                f"ON a.cell = t.cell AND a.estimator = t.estimator WHERE {name} IS NOT NULL GROUP BY 1, 2",
-                (name[1:-1],),
-            )
-
-    def close(self) -> None:
-        """Commit, fold the write-ahead log into the file, release the lock. May be called twice."""
-        if self._lock.closed:
-            return
-        try:
-            self.commit()
-            # A finished store is one plain file: copyable, readable on read-only media. Fails while being read.
-            try:
-                self.connection.execute("PRAGMA busy_timeout = 200")
-                self.connection.execute("PRAGMA journal_mode = DELETE")
-            except sqlite3.OperationalError:
-                pass
-            self.connection.close()
-        finally:
-            self._lock.close()
-
-
-def _set_meta(connection: sqlite3.Connection, entries: dict[str, Any]) -> None:
+def set_meta(connection: sqlite3.Connection, entries: dict[str, Any]) -> None:
+    """Write entries of the store's description."""
     pairs = [(key, json.dumps(value)) for key, value in entries.items()]
     connection.executemany("INSERT OR REPLACE INTO meta VALUES (?, ?)", pairs)
 
 
-def _storable(value: float) -> float:
-    return value if math.isfinite(value) else 0.0  # moments that overflow: SQLite has no NaN
-
-
-def _lock(out: Path) -> IO[str]:
+@contextmanager
+def damage(file: Path) -> Iterator[None]:
+    """Tell of a file whose contents are not what was written in one sentence, whatever trips over it."""
     try:
-        out.mkdir(parents=True, exist_ok=True)
-        lock = (out / LOCK).open("w")
-    except OSError as error:
-        raise InputError(f"cannot write to {out}: {error.strerror or error}.") from None
-    for patience in (0.1, 0.2, 0.3, 0.0):  # someone may just be asking whether we run
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return lock
-        except BlockingIOError:
-            time.sleep(patience)
-    lock.close()
-    raise InputError(f"another process is writing to {out}; wait for it, or choose another --out.")
+        yield
+    except InputError:
+        raise
+    except sqlite3.OperationalError as error:
+        raise InputError(f"{file} cannot be read: {error}.") from error
+    except (sqlite3.Error, *_TRIPS) as error:
+        text = " ".join(str(error).split())[:200]
+        raise InputError(
+            f"{file} is damaged ({type(error).__name__}: {text}); restore it from a copy, or run again."
+        ) from error
+
+
+_TRIPS: Final = (ValueError, TypeError, KeyError, IndexError, AttributeError, OverflowError, RecursionError)
 
 
 def is_locked(out: Path) -> bool:
@@ -322,20 +179,3 @@ def is_locked(out: Path) -> bool:
     except OSError:
         pass
     return False
-
-
-def _create(file: Path, columns: Sequence[str], about: dict[str, Any]) -> None:
-    """Create an empty store in one step: a store that exists is complete."""
-    draft = file.with_suffix(".new")
-    draft.unlink(missing_ok=True)
-    connection = sqlite3.connect(draft)
-    values = "".join(f", {quoted(name)} REAL" for name in columns)
-    connection.executescript(
-        _SCHEMA + "CREATE TABLE trial (cell INTEGER, estimator INTEGER, trial INTEGER, status TEXT NOT NULL, "
-        f"message TEXT NOT NULL{values}, PRIMARY KEY (cell, estimator, trial)) WITHOUT ROWID;"
-        f"PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = {VERSION};"
-    )
-    _set_meta(connection, about)
-    connection.commit()
-    connection.close()
-    draft.rename(file)

@@ -24,9 +24,48 @@ def read_text(path: Path) -> str:
     if len(blob) > MAX_FILE_BYTES:
         raise InputError(f"{path} is larger than {MAX_FILE_BYTES} bytes; this is no study file.")
     try:
-        return blob.decode()
+        return blob.decode("utf-8-sig")
     except UnicodeDecodeError:
         raise InputError(f"{path} is not UTF-8 text; a study is a TOML file.") from None
+
+
+#: Parts of a dotted key, and levels of nesting, beyond which a file is no study (its reading takes too long).
+_DEEPEST: Final = 32
+
+
+def parsed(text: str) -> dict[str, Any]:
+    """Return the tables of a TOML text; raise InputError for what is none, and for what no study holds."""
+    for number, line in enumerate(text.splitlines(), 1):
+        if line.count(".") > _DEEPEST and _key_parts(line) > _DEEPEST:
+            raise InputError(f"line {number}: a key has more than {_DEEPEST} parts; shorten it.")
+    try:
+        tables = tomllib.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"this is not valid TOML: {str(error)[:300]}.") from None
+    check_plain(tables)
+    return tables
+
+
+def _key_parts(line: str) -> int:
+    """Dotted parts of the key (or table header) that a line begins with, quoted parts counted as one."""
+    bare = re.sub(r'"(?:[^"\\\\]|\\\\.)*"|\'[^\']*\'', "q", line)
+    return bare.split("=")[0].split("#")[0].count(".") + 1
+
+
+def check_plain(value: Any, where: str = "", depth: int = 0) -> None:
+    """Refuse values that are not numbers, text, true or false, lists and tables (dates, say), and deep nesting."""
+    if depth > _DEEPEST:
+        raise InputError(f"{where[:80]}… is nested more than {_DEEPEST} levels deep.")
+    if isinstance(value, Mapping):
+        for key, inner in value.items():
+            check_plain(inner, f"{where}.{key}" if where else str(key), depth + 1)
+    elif isinstance(value, list | tuple):
+        for inner in value:
+            check_plain(inner, where, depth + 1)
+    elif value is not None and not isinstance(value, bool | int | float | str):
+        raise InputError(f"{where} must hold numbers, text, true or false and lists, got {value!r:.80}.")
+    elif isinstance(value, int) and abs(value) >= 2**1024:
+        raise InputError(f"{where} must be below 2^1024 in size, got a number of {value.bit_length()} bits.")
 
 
 def parse_overrides(overrides: Mapping[str, Any] | Iterable[str]) -> dict[str, Any]:
@@ -37,13 +76,13 @@ def parse_overrides(overrides: Mapping[str, Any] | Iterable[str]) -> dict[str, A
     for text in overrides:
         key, equals, value = text.partition("=")
         if not equals or not key.strip():
-            raise InputError(f"--set takes key=value, for example run.trials=400, got {text!r}.")
+            raise InputError(f"--set takes key=value, for example run.trials=400, got {text!r:.80}.")
         value = value.strip()
         try:
-            parsed = tomllib.loads(f"value = {value}")
-            if set(parsed) != {"value"}:
+            entry = tomllib.loads(f"value = {value}")
+            if set(entry) != {"value"}:
                 raise ValueError
-            out[key.strip()] = parsed["value"]
+            out[key.strip()] = entry["value"]
         except (ValueError, RecursionError):
             if not re.fullmatch(r"[A-Za-z_][\w-]*", value):
                 raise InputError(
@@ -58,6 +97,9 @@ def overridden(raw: Mapping[str, Any], sets: Mapping[str, Any]) -> dict[str, Any
     out: dict[str, Any] = copy.deepcopy(dict(raw))
     for key, value in sets.items():
         *path, last = key.split(".")
+        if len(path) >= _DEEPEST:
+            raise InputError(f"--set {key[:80]}…: a key has at most {_DEEPEST} parts.")
+        check_plain(value, f"--set {key}")
         place: Any = out
         for part in path:
             place = _child(place, part, key)

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from colora_theory import estimators, guarantees
 from colora_theory.errors import InputError, expect, nearest
@@ -17,7 +16,7 @@ from colora_theory.model import metrics
 from colora_theory.model.problem import Problem
 from colora_theory.studies import figure_kinds
 from colora_theory.studies.cells import Cell, EstimatorSpec, cells, known
-from colora_theory.studies.overrides import overridden, parse_overrides, read_text
+from colora_theory.studies.overrides import check_plain, overridden, parse_overrides, parsed, read_text
 
 if TYPE_CHECKING:
     from colora_theory.studies.schema import FigureTable, GuaranteeTable, RunTable, StudyTable
@@ -60,10 +59,7 @@ class Study:
         expect("path", path, (str, Path), "give the path of a study file")
         text = read_text(Path(path))
         try:
-            raw = tomllib.loads(text)
-        except (tomllib.TOMLDecodeError, RecursionError) as error:
-            raise InputError(f"{path} is not valid TOML: {error}.") from None
-        try:
+            raw = parsed(text)
             return cls.from_dict(raw, overrides, quick=quick, source_text=text)
         except InputError as error:
             raise InputError(f"{path}: {error}") from None
@@ -86,6 +82,7 @@ class Study:
 
         expect("a study", raw, Mapping, "give the nested tables of a study file, or use Study.from_toml")
         sets = parse_overrides(overrides)
+        check_plain(raw)
         table = parse(overridden(raw, sets))
         small = overridden(raw, {**_quick_overrides(table), **sets})  # --set beats quick beats the file
         if not quick:
@@ -127,7 +124,7 @@ def _quick_overrides(table: StudyTable) -> dict[str, Any]:
 
 
 def _build(table: StudyTable, source_text: str, *, quick: bool, stored: bool = False) -> Study:
-    specs = _estimators(table)
+    specs = _estimators(table, stored)
     grid = cells(table)
     used = table.metrics.use
     for index, name in enumerate(used):
@@ -172,7 +169,20 @@ def _construct(spec: EstimatorSpec, cell: Cell) -> None:
         raise InputError(f"estimator {spec.label!r} ({cell}): {error}") from None
 
 
-def _estimators(table: StudyTable) -> tuple[EstimatorSpec, ...]:
+#: What tables in CSV are read back as a missing value.
+_MISSING: Final = ("", "#n/a", "<na>", "n/a", "na", "nan", "-nan", "none", "null")
+
+
+def _check_label(where: str, label: str) -> None:
+    """Refuse labels that forge lines, run as formulas in spreadsheets, or are read back as missing values."""
+    if not label.isprintable() or label.strip().lower() in _MISSING or label[0] in "=+-@":
+        raise InputError(
+            f"{where} must be printable text that is no missing value and does not begin with = + - @, "
+            f"got {label!r:.60}; choose another label."
+        )
+
+
+def _estimators(table: StudyTable, stored: bool) -> tuple[EstimatorSpec, ...]:
     specs: dict[str, EstimatorSpec] = {}
     for index, entry in enumerate(table.estimator):
         where = f"estimator[{index + 1}]"
@@ -181,6 +191,8 @@ def _estimators(table: StudyTable) -> tuple[EstimatorSpec, ...]:
         for key in entry.params:
             known(f"{where}.params.{key}", key, set(cls.parameters()) - set(cls.side_information))
         label = entry.label or entry.name
+        if not stored:
+            _check_label(f"{where}.label", label)
         if label in specs:
             raise InputError(f"{where}: the label {label!r} is taken already; give it another label.")
         try:

@@ -92,7 +92,8 @@ def check(results: Results) -> list[Verdict]:
     from colora_theory.results.results import Results
 
     expect("results", results, Results, "open them with ct.Results.open(path)")
-    groups = list(_groups(results))
+    with results.snapshot():
+        groups = list(_groups(results))
     tests = [group.tests() for group in groups]
     judged = iter(judge_family([test for each in tests for test in each]))
     verdicts: list[Verdict] = []
@@ -123,6 +124,7 @@ def _named(verdict: Verdict, group: _Group) -> Verdict:
         verdict,
         guarantee=g.name,
         kind=g.kind,
+        standing=g.standing,
         metric=g.metric,
         estimator=group.estimator,
         source=g.source,

@@ -24,6 +24,7 @@ class Verdict:
     guarantee: str
     status: str
     kind: str = ""
+    standing: str = ""
     side: str = ""
     metric: str = ""
     estimator: str = ""

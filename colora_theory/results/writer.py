@@ -1,0 +1,313 @@
+"""The one process that adds rows to a store."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import math
+import os
+import sqlite3
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any, Final, TypeAlias
+
+from colora_theory.errors import InputError
+from colora_theory.results.checksum import row_hash
+from colora_theory.results.rows import Row
+from colora_theory.results.store import (
+    APPLICATION_ID,
+    CHECKSUM,
+    FILE,
+    LOCK,
+    SCHEMA,
+    VERSION,
+    connect,
+    quoted,
+    set_meta,
+    value_columns,
+)
+
+if TYPE_CHECKING:
+    from colora_theory.studies.study import Study
+
+COMMIT_ROWS: Final = 1000
+COMMIT_SECONDS: Final = 2.0
+
+#: What a store will say of itself, from its file when it exists already; refuses what may not be added to it.
+Describe: TypeAlias = Callable[[Path | None], dict[str, Any]]
+
+
+class Writer:
+    """The one process that adds rows. Holds a lock on the folder for as long as it is open.
+
+    `hold` leaves the first transaction open, for a caller that may still refuse everything.
+    """
+
+    def __init__(
+        self, out: Path, study: Study, columns: Sequence[str], describe: Describe, *, hold: bool = False
+    ) -> None:
+        self._lock = _lock(out)
+        self._file = file = out / FILE
+        self._created = False
+        try:
+            # Under the lock, so that no other study can come in between the question and the first row.
+            about = {**describe(file if file.exists() else None), "open": True}
+            if not file.exists():
+                _create(file, columns, about)
+                self._created = True
+            self.connection = connect(file, write=True)
+            set_meta(self.connection, {"open": True})  # before the log, so that a copy without the log says so
+            self.about = about
+            self.connection.execute(CHECKSUM)
+            self.connection.execute("PRAGMA journal_mode = WAL")
+            self.connection.execute("PRAGMA synchronous = NORMAL")
+            self._columns = value_columns(self.connection)
+            self.connection.execute("BEGIN")
+            set_meta(self.connection, about)
+            self.cells = self._ids(
+                "cell (key, position, content, varied)",
+                [
+                    (c.id, i, json.dumps(c.problem.content()), json.dumps(c.varied))
+                    for i, c in enumerate(study.cells)
+                ],
+            )
+            self.estimators = self._ids(
+                "estimator (key, position)", [(e.label, i) for i, e in enumerate(study.estimators)]
+            )
+            marks = ", ".join("?" * (5 + len(self._columns)))
+            self._insert = f"INSERT INTO trial VALUES ({marks})"
+            self._tally: dict[tuple[int, int, str], tuple[int, float, float]] = {
+                (c, e, name): (n, mean, m2)
+                for c, e, name, n, mean, m2 in self.connection.execute("SELECT * FROM tally")
+            }
+            self._touched: set[tuple[int, int, str]] = set()
+            self._sums = {(c, e): int(text) for c, e, text in self.connection.execute("SELECT * FROM checksum")}
+            self._names = [
+                {row: key for key, row in self.connection.execute(f"SELECT key, id FROM {table}")}
+                for table in ("cell", "estimator")
+            ]
+            if not self._sums and self._tally:  # a store of version 0.1
+                self._sum_up()
+            if not hold:
+                self.connection.execute("COMMIT")
+            self._pending, self._committed, self._abandoned = 0, time.monotonic(), False
+        except BaseException:
+            if hasattr(self, "connection"):
+                self.connection.close()
+            self._lock.close()
+            raise
+
+    def _ids(self, target: str, entries: list[tuple[Any, ...]]) -> list[int]:
+        """Return the row ids of the study's cells or estimators, adding those that are new."""
+        table, marks = target.partition(" ")[0], ", ".join("?" * len(entries[0]))
+        self.connection.executemany(
+            f"INSERT INTO {target} VALUES ({marks}) ON CONFLICT (key) DO UPDATE SET position = excluded.position",
+            entries,
+        )
+        ids = dict(self.connection.execute(f"SELECT key, id FROM {table}").fetchall())
+        return [ids[entry[0]] for entry in entries]
+
+    def set_meta(self, **entries: Any) -> None:
+        """Write entries of the store's description (in the running transaction, if there is one)."""
+        if not self._abandoned:
+            set_meta(self.connection, entries)
+
+    def add(self, rows: Iterable[Row]) -> None:
+        """Add rows; they are durable after the next commit, which happens by itself."""
+        rows = list(rows)
+        if not rows:
+            return
+        with self._all_or_nothing():
+            if not self._pending:
+                self.connection.execute("BEGIN")
+            self._pending += len(rows)
+            self.connection.executemany(
+                self._insert,
+                [
+                    (self.cells[r.cell], self.estimators[r.estimator], r.trial, r.status, r.message, *r.values)
+                    for r in rows
+                ],
+            )
+            for row in rows:
+                cell, estimator = self.cells[row.cell], self.estimators[row.estimator]
+                self._sum((cell, estimator, row.trial, row.status, row.message, *row.values))
+                self._count((cell, estimator, f"status:{row.status}"), 0.0)
+                for name, value in zip(self._columns, row.values, strict=True):
+                    if value is not None:
+                        self._count((cell, estimator, name), value)
+        self.tick()
+
+    @contextmanager
+    def _all_or_nothing(self) -> Iterator[None]:
+        """Give up the running transaction, and all later ones, when anything (a full disk, Ctrl-C) cuts in:
+        the tally must never be committed without the rows it counts, nor the rows without it.
+        """
+        try:
+            yield
+        except BaseException:
+            self._abandoned = True
+            if self.connection.in_transaction:
+                self.connection.execute("ROLLBACK")
+            raise
+
+    def _count(self, key: tuple[int, int, str], value: float) -> None:
+        n, mean, m2 = self._tally.get(key, (0, 0.0, 0.0))
+        delta = value - mean
+        mean += delta / (n + 1)
+        self._tally[key] = (n + 1, mean, m2 + delta * (value - mean))
+        self._touched.add(key)
+
+    def _sum(self, row: Sequence[Any]) -> None:
+        key = (row[0], row[1])
+        names = self._names[0][row[0]], self._names[1][row[1]]
+        self._sums[key] = (self._sums.get(key, 0) + row_hash((*names, *row[2:]))) % 2**64
+
+    def _sum_up(self) -> None:
+        """Compute the checksums afresh from the rows."""
+        self._sums = {}
+        for row in self.connection.execute("SELECT * FROM trial"):
+            self._sum(row)
+        self._write_sums(self._sums)
+
+    def _write_sums(self, keys: Iterable[tuple[int, int]]) -> None:
+        self.connection.executemany(
+            "INSERT OR REPLACE INTO checksum VALUES (?, ?, ?)", [(*key, str(self._sums[key])) for key in keys]
+        )
+
+    def tick(self) -> None:
+        """Commit if it is time to."""
+        if self._pending >= COMMIT_ROWS or time.monotonic() - self._committed >= COMMIT_SECONDS:
+            self.commit()
+
+    def commit(self) -> None:
+        """Make all added rows durable."""
+        if self._pending and not self._abandoned:
+            with self._all_or_nothing():
+                self.connection.executemany(
+                    "INSERT OR REPLACE INTO tally VALUES (?, ?, ?, ?, ?, ?)",
+                    [(*key, *(_storable(v) for v in self._tally[key])) for key in self._touched],
+                )
+                self._write_sums({key[:2] for key in self._touched})
+                self.connection.execute("COMMIT")
+            self._touched.clear()
+        self._pending, self._committed = 0, time.monotonic()
+
+    def stored(self, cell: int, estimator: int) -> Iterator[int]:
+        """Numbers of the trials stored for a cell and estimator (indices of the study)."""
+        key = (self.cells[cell], self.estimators[estimator])
+        for (trial,) in self.connection.execute("SELECT trial FROM trial WHERE cell = ? AND estimator = ?", key):
+            yield trial
+
+    def values(self, cell: int, estimator: int, name: str, trials: range) -> list[float]:
+        """The numbers of some trials, in trial order, where defined."""
+        query = (
+            f"SELECT {quoted(name)} FROM trial WHERE cell = ? AND estimator = ? AND trial >= ? AND trial < ? "
+            f"AND {quoted(name)} IS NOT NULL ORDER BY trial"
+        )
+        key = (self.cells[cell], self.estimators[estimator], trials.start, trials.stop)
+        return [value for (value,) in self.connection.execute(query, key)]
+
+    def forget_failures(self, statuses: Sequence[str]) -> dict[str, int]:
+        """Delete the failed rows with these statuses, so that they are run again; return how many of each."""
+        counts: dict[str, int] = {}
+        with self._all_or_nothing():
+            self.connection.execute("BEGIN")
+            for status in statuses:
+                done = self.connection.execute("DELETE FROM trial WHERE status = ?", (status,)).rowcount
+                counts |= {status: done} if done else {}
+            self.recount()
+            self._tally = {
+                (c, e, name): (n, mean, m2)
+                for c, e, name, n, mean, m2 in self.connection.execute("SELECT * FROM tally")
+            }
+            self.connection.execute("COMMIT")
+        return counts
+
+    def abandon(self) -> None:
+        """Give up what is not committed; a store that was only just created is removed by `close`."""
+        self._abandoned = True
+        if self.connection.in_transaction:
+            self.connection.execute("ROLLBACK")
+
+    def _has_rows(self) -> bool:
+        return self.connection.execute("SELECT 1 FROM trial LIMIT 1").fetchone() is not None
+
+    def recount(self) -> None:
+        """Compute the tally and the checksums afresh from the rows (inside the running transaction)."""
+        self.connection.execute("DELETE FROM checksum")
+        self._sum_up()
+        execute = self.connection.execute
+        execute("DELETE FROM tally")
+        execute(
+            "INSERT INTO tally SELECT cell, estimator, 'status:' || status, count(*), 0.0, 0.0 FROM trial "
+            "GROUP BY cell, estimator, status"
+        )
+        for name in map(quoted, self._columns):
+            execute(
+                f"INSERT INTO tally SELECT t.cell, t.estimator, ?, count(*), m, sum(({name} - m) * ({name} - m)) "
+                f"FROM trial t JOIN (SELECT cell, estimator, avg({name}) AS m FROM trial GROUP BY 1, 2) a "
+                f"ON a.cell = t.cell AND a.estimator = t.estimator WHERE {name} IS NOT NULL GROUP BY 1, 2",
+                (name[1:-1],),
+            )
+
+    def close(self) -> None:
+        """Commit, fold the write-ahead log into the file, release the lock. May be called twice."""
+        if self._lock.closed:
+            return
+        try:
+            self.commit()
+            if self._abandoned and self._created and not self._has_rows():
+                self.connection.close()  # nothing came of it: no empty store is left behind
+                for file in (self._file, self._file.with_name(self._file.name + "-wal")):
+                    file.unlink(missing_ok=True)
+                return
+            # A finished store is one plain file: copyable, readable on read-only media. Fails while being read.
+            try:
+                self.connection.execute("PRAGMA busy_timeout = 200")
+                self.connection.execute("PRAGMA journal_mode = DELETE")
+            except sqlite3.OperationalError:
+                pass
+            set_meta(self.connection, {"open": False})
+            self.connection.close()
+        finally:
+            self._lock.close()
+
+
+def _storable(value: float) -> float:
+    return value if math.isfinite(value) else 0.0  # moments that overflow: SQLite has no NaN
+
+
+def _lock(out: Path) -> IO[str]:
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(out / LOCK, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o644)
+        lock = os.fdopen(descriptor, "w")
+    except OSError as error:
+        raise InputError(f"cannot write to {out}: {error.strerror or error}.") from None
+    for patience in (0.1, 0.2, 0.3, 0.0):  # someone may just be asking whether we run
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return lock
+        except BlockingIOError:
+            time.sleep(patience)
+    lock.close()
+    raise InputError(f"another process is writing to {out}; wait for it, or choose another --out.")
+
+
+def _create(file: Path, columns: Sequence[str], about: dict[str, Any]) -> None:
+    """Create an empty store in one step: a store that exists is complete."""
+    draft = file.with_suffix(".new")
+    draft.unlink(missing_ok=True)
+    connection = sqlite3.connect(draft)
+    values = "".join(f", {quoted(name)} REAL" for name in columns)
+    connection.executescript(
+        SCHEMA + "CREATE TABLE trial (cell INTEGER, estimator INTEGER, trial INTEGER, status TEXT NOT NULL, "
+        f"message TEXT NOT NULL{values}, PRIMARY KEY (cell, estimator, trial)) WITHOUT ROWID;"
+        f"PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = {VERSION};"
+    )
+    set_meta(connection, about)
+    connection.commit()
+    connection.close()
+    draft.rename(file)

@@ -1,0 +1,333 @@
+"""Stores under hostile use: races, damage, copies without their log, rows asked for again, files written over."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sqlite3
+import subprocess
+import sys
+from pathlib import Path
+
+import engine_fakes
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+from colora_theory import cli
+from colora_theory.engine.run import run
+from colora_theory.errors import InputError
+from colora_theory.reports import html
+from colora_theory.results.export import write as export
+from colora_theory.results.merge import merge
+from colora_theory.results.results import Results
+from colora_theory.results.status import status
+from colora_theory.results.store import FILE
+from colora_theory.studies.study import Study
+from colora_theory.verdicts.check import check
+
+
+@pytest.fixture(autouse=True)
+def fakes():
+    engine_fakes.register()
+    yield
+    engine_fakes.unregister()
+
+
+def build(**changes) -> Study:
+    return Study.from_dict(engine_fakes.study(**changes))
+
+
+RACE = """
+import sys, time
+from colora_theory.engine.run import run
+from colora_theory.errors import InputError
+from colora_theory.studies.study import Study
+
+study = Study.from_dict({"schema": 1, "name": "race", "seed": int(sys.argv[1]),
+    "problem": {"num_users": 3, "num_samples": 8, "dim_in": 3, "rank": 1},
+    "estimator": [{"name": "full_finetuning"}], "metrics": {"use": ["parameter_error"]}, "run": {"trials": 5}})
+while time.time() < float(sys.argv[3]):
+    pass
+try:
+    run(study, sys.argv[2], backend="inline")
+    print("ran")
+except InputError as error:
+    print(error)
+"""
+
+
+def race(folder: Path, number: int) -> None:
+    """Two studies started at one moment into one new folder: one runs, one is refused, nothing is mixed."""
+    import time
+
+    out, moment = folder / f"race-{number}", str(time.time() + 1.2)
+    command = [sys.executable, "-c", RACE]
+    both = [
+        subprocess.Popen([*command, str(seed), str(out), moment], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        for seed in (1, 2)
+    ]
+    said = [process.communicate(timeout=120) for process in both]
+    assert [process.returncode for process in both] == [0, 0], said
+    texts = sorted(output.decode().strip() for output, _ in said)
+    assert texts.count("ran") == 1, texts
+    other = next(text for text in texts if text != "ran")
+    assert "another study" in other or "another process is writing" in other
+    connection = sqlite3.connect(out / FILE)
+    assert connection.execute("SELECT count(*) FROM trial").fetchone() == (5,)
+    connection.close()
+    assert Results.open(out).verify() == []
+
+
+def test_two_studies_started_at_once_into_one_folder(tmp_path):
+    for number in range(3):
+        race(tmp_path, number)
+
+
+@pytest.mark.slow
+def test_many_races(tmp_path):
+    for number in range(250):
+        race(tmp_path, number)
+
+
+def test_a_changed_number_is_noticed(tmp_path):
+    results = run(build(), tmp_path / "a", backend="inline")
+    assert results.verify() == []
+    connection = sqlite3.connect(results.file)
+    connection.execute("UPDATE trial SET parameter_error = parameter_error * 1.001 WHERE trial = 1 AND cell = 1")
+    connection.commit()
+    connection.close()
+    wrong = Results.open(tmp_path / "a").verify()
+    assert {cell for cell, _ in wrong} == {results.study.cells[0].id}
+    asked = CliRunner().invoke(cli.main, ["status", str(tmp_path / "a"), "--verify"])
+    assert asked.exit_code == 2
+    assert "rows are not those that were written" in asked.output
+    with pytest.raises(InputError, match="is damaged: the rows of"):
+        merge([tmp_path / "a"], tmp_path / "m")
+    assert not (tmp_path / "m" / FILE).exists()
+
+
+def test_checksums_survive_resuming_and_merging(tmp_path):
+    shards = [run(build(), tmp_path / f"s{i}", backend="inline", shard=(i, 2)).path for i in (0, 1)]
+    assert merge(shards, tmp_path / "m").verify() == []
+    run(build(run={"trials": 4}), tmp_path / "a", backend="inline")
+    assert run(build(), tmp_path / "a", backend="inline").verify() == []
+
+
+def test_a_store_of_the_first_version_is_taken_as_it_is(tmp_path):
+    results = run(build(), tmp_path / "a", backend="inline")
+    connection = sqlite3.connect(results.file)
+    connection.execute("DROP TABLE checksum")
+    connection.execute("DELETE FROM meta WHERE key IN ('open', 'claims')")
+    connection.commit()
+    connection.close()
+    assert Results.open(tmp_path / "a").verify() is None
+    assert "nothing to verify" in CliRunner().invoke(cli.main, ["status", str(tmp_path / "a"), "--verify"]).output
+    assert run(build(), tmp_path / "a", backend="inline").verify() == []
+
+
+def test_failed_rows_can_be_asked_for_again(tmp_path):
+    marker = tmp_path / "marker"
+    study = build(
+        estimator=[{"name": "fake_kills", "params": {"marker": str(marker)}}, {"name": "fake_raises"}],
+        run={"trials": 3},
+        grid={"num_users": [3]},
+    )
+    results = run(study, tmp_path / "a", backend="inline") if marker.exists() else None
+    marker.touch()
+    results = run(study, tmp_path / "a", backend="inline")
+    failed = results.counts()[1]
+    again = run(study, tmp_path / "a", backend="inline", retry_failed="all")
+    assert again.counts() == results.counts()
+    assert again.manifest.get("retried", []) == ([{"failed": failed}] if failed else [])
+    assert again.verify() == []
+    with pytest.raises(InputError, match="--retry-failed takes all, or of failed, nan, timeout, crashed"):
+        run(study, tmp_path / "a", backend="inline", retry_failed="converged")
+
+
+def test_what_an_outside_kill_left_is_run_again(tmp_path):
+    """Rows that say crashed for a reason outside the fit are replaced by what the fit gives."""
+    results = run(build(), tmp_path / "a", backend="inline")
+    before = results.frame()
+    connection = sqlite3.connect(results.file)
+    connection.execute("UPDATE trial SET status = 'crashed', parameter_error = NULL WHERE trial = 2")
+    connection.commit()
+    connection.close()
+    again = run(build(), tmp_path / "a", backend="inline", retry_failed="crashed")
+    assert again.frame().equals(before)
+    assert again.verify() == []
+    assert again.counts() == (len(before) // len(results.study.metrics), 0)
+
+
+def test_a_shorter_study_shows_no_more_trials_than_it_says(tmp_path):
+    run(build(run={"trials": 6}), tmp_path / "a", backend="inline")
+    results = run(build(run={"trials": 2}), tmp_path / "a", backend="inline")
+    assert set(results.frame().trial) == {0, 1}
+    assert results.summary().n.max() == 2
+    more = run(build(run={"trials": 6}), tmp_path / "a", backend="inline")
+    assert set(more.frame().trial) == set(range(6))
+
+
+def test_merging_adaptive_shards_one_after_another_keeps_where_they_stopped(tmp_path):
+    runs = {"trials": 4, "batch": 2, "max_trials": 20, "target_mcse": {"parameter_error": {"relative": 10.0}}}
+    shards = [run(build(run=runs), tmp_path / f"s{i}", backend="inline", shard=(i, 2)).path for i in (0, 1)]
+    merge(shards[:1], tmp_path / "m")
+    merge(shards[1:], tmp_path / "m")
+    cells = {cell.id for cell in build(run=runs).cells}
+    assert set(Results.open(tmp_path / "m").progress()["stopped"]) == cells
+    assert status(tmp_path / "m")["missing"] == 0
+
+
+def test_a_live_run_is_read_in_one_state(tmp_path):
+    """check and report read while rows arrive: both see one snapshot."""
+    results = run(build(), tmp_path / "a", backend="inline")
+    live = Results.open(tmp_path / "a")
+    writer = sqlite3.connect(results.file, isolation_level=None)
+    writer.execute("PRAGMA journal_mode = WAL")
+    with live.snapshot():
+        before = live.frame()
+        writer.execute("DELETE FROM trial WHERE trial > 1")
+        assert live.frame().equals(before)
+        check(live)
+    writer.close()
+    assert len(live.frame()) < len(before)
+
+
+def test_claims_edited_after_the_run_began_are_shown_as_such(tmp_path):
+    run(build(claim="it falls"), tmp_path / "a", backend="inline")
+    results = run(build(claim="it rises"), tmp_path / "a", backend="inline")
+    assert [entry["claim"] for entry in results.claims] == ["it falls", "it rises"]
+    html.write([results], tmp_path / "page.html")
+    text = (tmp_path / "page.html").read_text()
+    assert text.index("stored when the first run began") < text.index("it falls") < text.index("it rises")
+    assert "Claim as edited after it" in text
+
+
+def test_a_report_is_not_written_over_anything_else(tmp_path):
+    results = run(build(), tmp_path / "a", backend="inline")
+    study = tmp_path / "study.toml"
+    study.write_text("schema = 1")
+    for victim in (results.file, study):
+        before = victim.read_bytes()
+        with pytest.raises(InputError, match="is no HTML page, so it is not written over"):
+            html.write([results], victim)
+        assert victim.read_bytes() == before
+    html.write([results], tmp_path / "page.html")
+    html.write([results], tmp_path / "page.html")
+
+
+def test_links_in_the_place_of_files_are_not_followed(tmp_path):
+    victim = tmp_path / "victim"
+    victim.write_text("precious")
+    folder = tmp_path / "a"
+    folder.mkdir()
+    (folder / "study.json").symlink_to(victim)
+    (folder / "manifest.json").symlink_to(victim)
+    run(build(), folder, backend="inline")
+    assert victim.read_text() == "precious"
+    other = tmp_path / "b"
+    other.mkdir()
+    (other / ".lock").symlink_to(victim)
+    with pytest.raises(InputError, match="cannot write to"):
+        run(build(), other, backend="inline")
+    assert victim.read_text() == "precious"
+
+
+def test_exports_are_whole_and_run_nothing(tmp_path, monkeypatch):
+    import pandas as pd
+
+    results = run(build(), tmp_path / "a", backend="inline")
+    out = tmp_path / "x.csv"
+    export(results, "frame", out, sys.stdout)
+    before = out.read_bytes()
+
+    def full(self, path, **settings):
+        Path(path).write_text("half a fi")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(pd.DataFrame, "to_csv", full)
+    with pytest.raises(InputError, match="No space left on device"):
+        export(results, "frame", out, sys.stdout)
+    assert out.read_bytes() == before
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["a", "x.csv"]
+
+
+@pytest.mark.parametrize(
+    "label", ["NA", "null", "None", "nan", "=1+1", "+a", "@x", "-x", "two\nlines", "\tx", " NaN "]
+)
+def test_labels_that_tables_misread_are_refused(label):
+    with pytest.raises(InputError, match="label must be printable text that is no missing value"):
+        build(estimator=[{"name": "fake_noise", "label": label}])
+
+
+def damaged(original: bytes, rng: np.random.Generator) -> bytes:
+    """A file with some bytes flipped or zeroed, or cut, past the header that says what it is."""
+    blob = bytearray(original)
+    kind = rng.integers(3)
+    if kind == 2:
+        return bytes(blob[: rng.integers(100, len(blob))])
+    for _ in range(int(rng.integers(1, 6))):
+        place, length = int(rng.integers(100, len(blob))), int(rng.integers(1, 40))
+        blob[place : place + length] = bytes(len(blob[place : place + length])) if kind else rng.bytes(length)
+    return bytes(blob[: len(original)])
+
+
+def commands_on_damage(folder: Path, times: int, seed: int) -> None:
+    study = build(estimator=[{"name": "fake_noise"}, {"name": "fake_raises"}], run={"trials": 4})
+    source = run(study, folder / "good", backend="inline").file
+    rng, original = np.random.default_rng(seed), source.read_bytes()
+    runner = CliRunner()
+    place = folder / "bad"
+    for number in range(times):
+        shutil.rmtree(place, ignore_errors=True)
+        place.mkdir()
+        (place / FILE).write_bytes(damaged(original, rng))
+        for command in (
+            ["status"],
+            ["status", "--verify"],
+            ["check"],
+            ["export"],
+            ["merge", "--out", str(folder / "m")],
+        ):
+            asked = runner.invoke(cli.main, [command[0], str(place), *command[1:]])
+            told = asked.output.strip().splitlines()
+            assert asked.exit_code in (0, 1, 2), (number, command, asked.output, asked.exception)
+            if asked.exit_code == 2:
+                assert told[-1].startswith("Error: "), (number, command, asked.output)
+        shutil.rmtree(folder / "m", ignore_errors=True)
+
+
+def test_damaged_stores_are_told_in_one_sentence(tmp_path):
+    commands_on_damage(tmp_path, 60, seed=1)
+
+
+@pytest.mark.slow
+def test_many_damaged_stores(tmp_path):
+    commands_on_damage(tmp_path, 10_000, seed=2)
+
+
+def test_unexpected_errors_have_a_code_of_their_own(tmp_path, monkeypatch):
+    run(build(), tmp_path / "a", backend="inline")
+
+    def defect(path):
+        raise ZeroDivisionError("oh")
+
+    monkeypatch.setattr("colora_theory.results.status.status", defect)
+    asked = CliRunner().invoke(cli.main, ["status", str(tmp_path / "a")])
+    assert asked.exit_code == 4
+    assert "unexpected ZeroDivisionError: oh" in asked.output
+    assert "Traceback" not in asked.output
+
+
+def test_numbers_of_another_kernel_are_not_promised(tmp_path):
+    from colora_theory.engine.machine import manifest, same_numbers
+
+    now = manifest(1)
+    assert now["blas_kernels"]
+    assert same_numbers(now, now)
+    assert same_numbers({**now, "resumed": [now]}, now)
+    assert not same_numbers({**now, "blas_kernels": ["other"]}, now)
+    assert not same_numbers({**now, "resumed": [{**now, "cpu": "other"}]}, now)
+    first = {key: value for key, value in now.items() if key != "blas_kernels"}
+    assert same_numbers(first, now)  # version 0.1 did not say
+    assert json.dumps(now)
