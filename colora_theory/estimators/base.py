@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from colora_theory.errors import InputError, expect, nearest
+from colora_theory.estimators.input_units import input_units
 from colora_theory.estimators.scaling import exponents, in_units, refuse_infinite
 from colora_theory.estimators.span import missing_directions
 from colora_theory.estimators.trace import Trace, rescaled
@@ -92,7 +93,8 @@ class Estimator:
     Subclasses set `name`, state their mathematics in the docstring (model, objective, algorithm, cost, source)
     and implement `fit`. `side_information` lists the parameters that a study fills from the truth (an oracle's
     subspace); everything else comes from the data alone.
-    A method that gets its subspaces instead of learning them sets `frozen_subspaces`.
+    A method that gets its subspaces instead of learning them sets `frozen_subspaces`; one whose model is invariant
+    to invertible maps of the inputs sets `input_invariant`, and is fitted in units of its own (see `input_units`).
 
     Every `fit` sees data of order one (see `units`), whatever their units; `penalty_units` are the powers of
     covariates and responses that a parameter `penalty` has.
@@ -101,6 +103,7 @@ class Estimator:
     name: ClassVar[str]
     side_information: ClassVar[tuple[str, ...]] = ()
     frozen_subspaces: ClassVar[bool] = False
+    input_invariant: ClassVar[bool] = False
     penalty_units: ClassVar[tuple[int, int]] = (2, 0)
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
@@ -151,31 +154,44 @@ def _guarded(fit: FitMethod) -> FitMethod:
         # one user alone may be empty: methods that tune user by user leave it at the pretrained weight
         if data.num_users > 1 and not data.counts.any():
             raise InputError("at least one user must have a sample, got none; add rows.")
-        e, f = exponents(data)
-        if e or f:
-            scaled = self
-            if getattr(self, "penalty", None) is not None:
-                a, b = self.penalty_units
-                with np.errstate(over="ignore"):  # a penalty beyond all numbers shrinks everything to zero
-                    scaled = dataclasses.replace(self, penalty=float(np.ldexp(self.penalty, -a * e - b * f)))
-            got = fit(scaled, in_units(data, e, f), rng).from_units(e, f, data.pretrained, self.penalty_units)
-        else:
-            try:
-                got = fit(self, data, rng)
-            except np.linalg.LinAlgError:
-                refuse_infinite(data)
-                raise
+        try:
+            got, inside = _fit_in_units(fit, self, data, rng)
+        except np.linalg.LinAlgError:
+            refuse_infinite(data)
+            raise
         if not got.finite:
             refuse_infinite(data)
             message = "the estimate is not finite; shorten the steps, or change the units of the data."
             return dataclasses.replace(got, status="diverged", message=message)
         learned = got.input_subspace is not None and not self.frozen_subspaces
-        if learned and got.status != "singular" and (missing := missing_directions(data)):
+        if learned and got.status != "singular" and (missing := missing_directions(inside)):
             message = f"the covariates of all users together leave {missing} direction(s) out."
             return dataclasses.replace(got, status="singular", message=message)
         return got
 
     return guarded
+
+
+def _fit_in_units(
+    fit: FitMethod, rule: Any, data: Dataset, rng: np.random.Generator | None
+) -> tuple[Fit, Dataset]:
+    """Fit in units in which the data are of order one and, where the model allows it, inputs look isotropic.
+
+    Returns the fit and the data that it saw.
+    """
+    e, f = exponents(data)
+    inside, scaled = (in_units(data, e, f), rule) if e or f else (data, rule)
+    if (e or f) and getattr(rule, "penalty", None) is not None:
+        a, b = rule.penalty_units
+        with np.errstate(over="ignore"):  # a penalty beyond all numbers shrinks everything to zero
+            scaled = dataclasses.replace(rule, penalty=float(np.ldexp(rule.penalty, -a * e - b * f)))
+    units = input_units(inside) if rule.input_invariant else None
+    if units is None:
+        got = fit(scaled, inside, rng)
+    else:
+        pretrained, inside = inside.pretrained, units.data(inside)
+        got = units.fit(fit(units.estimator(scaled), inside, rng), pretrained)
+    return got.from_units(e, f, data.pretrained, rule.penalty_units) if e or f else got, inside
 
 
 _registry: Registry[type[Estimator]] = Registry("colora_theory.estimators", "estimator")

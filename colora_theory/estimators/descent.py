@@ -50,6 +50,7 @@ class SharedDescent(Estimator):
     input_subspaces and output_subspaces (see `Trace`).
     """
 
+    input_invariant: ClassVar[bool] = True
     PROBATION: ClassVar[tuple[int, ...]] = (15, 30, 60)
     SLOW: ClassVar[float] = 0.8
     SCARCE: ClassVar[float] = 0.0

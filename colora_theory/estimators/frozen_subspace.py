@@ -34,6 +34,7 @@ class OracleSubspace(Estimator):
     """
 
     name: ClassVar[str] = "oracle_subspace"
+    input_invariant: ClassVar[bool] = True
     frozen_subspaces: ClassVar[bool] = True
     side_information: ClassVar[tuple[str, ...]] = ("input_subspace", "output_subspace")
 
@@ -88,6 +89,7 @@ class Transfer(Estimator):
     """
 
     name: ClassVar[str] = "transfer"
+    input_invariant: ClassVar[bool] = True
     frozen_subspaces: ClassVar[bool] = True
 
     rank: int | tuple[int, int] | None = None

@@ -149,6 +149,7 @@ class PooledLoRA(Estimator):
     """
 
     name: ClassVar[str] = "pooled_lora"
+    input_invariant: ClassVar[bool] = True
 
     rank: int | tuple[int, int] | None = None
 

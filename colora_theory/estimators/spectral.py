@@ -36,6 +36,7 @@ class Spectral(Estimator):
     """
 
     name: ClassVar[str] = "spectral"
+    input_invariant: ClassVar[bool] = True
 
     rank: int | tuple[int, int] | str | None = None
     moment: str = "split_half"

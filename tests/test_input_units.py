@@ -1,0 +1,165 @@
+"""Fits do not depend on the units of the inputs: what converged in one of them has converged in all."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import colora_theory as ct
+from colora_theory.estimators.input_units import input_units
+from colora_theory.model.dataset import predict
+from colora_theory.model.linalg import haar
+
+INVARIANT = (
+    "altmin",
+    "gauss_newton",
+    "altgdmin",
+    "fedrep",
+    "spectral",
+    "pooled_lora",
+    "transfer",
+    "oracle_subspace",
+)
+SCALES = (
+    [1e-3, 1, 1, 1, 1, 1],
+    [1, 10, 1, 1, 1, 1],
+    [1, 1, 1e3, 1, 1, 1],
+    [1e-9, 1e6, 3, 1, 1e-3, 20],
+)
+
+
+def data(
+    seed: int, outputs: int = 1, noise: float = 0.1, design: str = "regression", users: int = 12
+) -> ct.Dataset:
+    problem = ct.Problem(
+        num_users=users,
+        num_samples=(14, 10, 20),
+        dim_in=6,
+        dim_out=outputs,
+        rank=min(2, 2),
+        noise_std=noise,
+        design=design,
+        pretrained_norm=1.0,
+    )
+    rng = np.random.default_rng(seed)
+    truth = ct.sample_truth(problem, rng)
+    return ct.sample_data(problem, truth, rng)
+
+
+def changed(found: ct.Dataset, turn: np.ndarray) -> ct.Dataset:
+    """The same responses, with covariates x M."""
+    pretrained = None if found.pretrained is None else np.linalg.solve(turn, found.pretrained)
+    return ct.Dataset(
+        covariates=found.covariates @ turn, responses=found.responses, counts=found.counts, pretrained=pretrained
+    )
+
+
+def misfit(found: ct.Dataset, fit: ct.estimators.Fit) -> float:
+    return float(((found.responses - predict(found.covariates, fit.weights)) ** 2).sum())
+
+
+def fitted(name: str, found: ct.Dataset, turn: np.ndarray | None = None, **params) -> ct.estimators.Fit:
+    if name == "oracle_subspace":
+        u = haar(np.random.default_rng(3), 6, 2)
+        params = {"input_subspace": u if turn is None else np.linalg.solve(turn, u)}
+        if found.dim_out > 2:
+            params["output_subspace"] = haar(np.random.default_rng(4), found.dim_out, 2)
+    else:
+        params = {"rank": 2, **params}
+    return ct.estimators.get(name)(**params).fit(found, np.random.default_rng(1))
+
+
+@pytest.mark.parametrize("scale", SCALES, ids=str)
+@pytest.mark.parametrize("outputs", [1, 3])
+@pytest.mark.parametrize("name", INVARIANT)
+def test_a_column_in_other_units_changes_no_prediction(name, outputs, scale):
+    """Powers of two are exact; other factors leave rounding, and what a stop rule allows."""
+    found, scale = data(5, outputs), np.array(scale, float)
+    plain, other = fitted(name, found), changed(found, np.diag(scale))
+    again = fitted(name, other, np.diag(scale))
+    assert again.status == plain.status
+    if name != "spectral":  # a method of moments, without an objective that units could not change
+        assert misfit(other, again) == pytest.approx(misfit(found, plain), rel=3e-3)
+        np.testing.assert_allclose(
+            again.weights * scale[:, None], plain.weights, rtol=0, atol=0.02 * np.abs(plain.weights).max()
+        )
+    if again.input_subspace is not None:
+        np.testing.assert_allclose(again.input_subspace.T @ again.input_subspace, np.eye(2), atol=1e-12)
+
+
+@pytest.mark.parametrize("name", ["altmin", "gauss_newton"])
+@pytest.mark.parametrize("condition", [1e2, 1e4, 1e6])
+def test_correlated_inputs_do_not_stop_a_fit_early(name, condition):
+    found = data(7, users=40)
+    rng = np.random.default_rng(8)
+    turn = haar(rng, 6, 6) @ np.diag(np.geomspace(1, condition, 6)) @ haar(rng, 6, 6)
+    other = changed(found, turn)
+    reference = misfit(found, fitted(name, found, noise_tol=0.0))
+    assert misfit(other, fitted(name, other)) <= reference * 1.002
+
+
+@pytest.mark.parametrize("name", ["altmin", "gauss_newton", "altgdmin", "fedrep"])
+@pytest.mark.parametrize("scale", SCALES, ids=str)
+def test_ten_more_sweeps_would_lower_the_objective_by_little(name, scale):
+    """Never converged while exact sweeps from there fall by more than the stop rule promises."""
+    for seed in range(4):
+        found = changed(data(seed), np.diag(np.array(scale, float)))
+        fit = fitted(name, found)
+        if fit.status != "converged":
+            continue
+        more = ct.estimators.get("altmin")(
+            rank=2,
+            input_subspace=fit.input_subspace,
+            output_subspace=fit.output_subspace,
+            restarts=0,
+            tol=0.0,
+            noise_tol=0.0,
+            inner_tol=0.0,
+            max_sweeps=10,
+        ).fit(found, np.random.default_rng(0))
+        variance = misfit(found, fit) / found.num_observations
+        freedom = 2 * 4 + found.num_users * 2
+        # noise_tol = .05 (.1 for Gauss–Newton) of the statistical error: its square, of σ² per degree of freedom
+        assert misfit(found, fit) - misfit(found, more) <= 0.02 * variance * freedom
+
+
+def test_powers_of_two_change_rounding_only():
+    found = data(2)
+    scale = np.array([2.0**-12, 1, 2.0**9, 1, 4.0, 2.0**20])
+    plain = changed(found, np.diag(np.array([1, 1, 2.0**9, 1, 1, 1.0])))
+    for name in ("altmin", "gauss_newton", "altgdmin"):
+        first = fitted(name, plain).weights * np.array([1, 1, 2.0**9, 1, 1, 1.0])[:, None]
+        second = fitted(name, changed(found, np.diag(scale))).weights * scale[:, None]
+        np.testing.assert_allclose(first, second, rtol=1e-12, atol=1e-14)
+
+
+def test_isotropic_covariates_are_left_as_they_are():
+    """So that no study of them changes; columns without an entry, or singular inputs, are no reason to turn."""
+    for d, n in ((3, 5), (40, 30), (200, 40)):
+        problem = ct.Problem(num_users=20, num_samples=n, dim_in=d, rank=1)
+        rng = np.random.default_rng(0)
+        found = ct.sample_data(problem, ct.sample_truth(problem, rng), rng)
+        assert input_units(found) is None
+    x = np.random.default_rng(1).standard_normal((30, 10, 4))
+    x[..., 2] = 0.0
+    assert input_units(ct.Dataset.from_arrays(list(x), list(x[..., :1]))) is None
+    x[..., 2] = x[..., 0]
+    assert input_units(ct.Dataset.from_arrays(list(x), list(x[..., :1]))) is None
+
+
+@pytest.mark.parametrize("name", ["altmin", "gauss_newton"])
+def test_sensing_is_scaled_on_both_sides(name):
+    found = data(9, outputs=4, design="sensing", users=30)
+    rows, columns = np.array([1e-3, 1, 1, 50, 1, 1.0]), np.array([1, 1e2, 1, 1e-2])
+    other = ct.Dataset(
+        covariates=found.covariates * rows[:, None] * columns, responses=found.responses, counts=found.counts
+    )
+    plain = ct.Dataset(covariates=found.covariates, responses=found.responses, counts=found.counts)
+    first, second = (fitted(name, each) for each in (plain, other))
+    assert misfit(other, second) == pytest.approx(misfit(plain, first), rel=2e-3)
+
+
+def test_recorded_subspaces_are_those_of_the_data():
+    found = changed(data(4), np.diag([1e-3, 1, 1, 1, 1, 1e3]))
+    fit = fitted("altmin", found, keep_history=True)
+    assert ct.subspace_distance(fit.history.input_subspaces[-1], fit.input_subspace) < 1e-9
