@@ -12,7 +12,6 @@ Three weak priors replace what maximum likelihood cannot know. None has a scale 
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -39,11 +38,18 @@ class Rules:
     free_mean : whether μ is estimated (else it stays as it is).
     per_user : whether every user has a noise variance of its own.
     priors : False: plain maximum likelihood.
+    volume : False: without the prior that averages over subspaces.
     """
 
     free_mean: bool = False
     per_user: bool = False
     priors: bool = True
+    volume: bool = True
+
+
+def weights_of_rows(rows: RotatedRows, hyper: Hyper) -> Array:
+    """Inverse variances of the rotated rows without the shared part, shape (k, m)."""
+    return 1.0 / (hyper.tau2 * hyper.stretch[:, None] * rows.squares + hyper.sigma2[:, None])
 
 
 def penalty(rows: RotatedRows, hyper: Hyper, rules: Rules, total: Gradient) -> float:
@@ -72,9 +78,10 @@ def penalty(rows: RotatedRows, hyper: Hyper, rules: Rules, total: Gradient) -> f
     total.u += 2.0 * rate * hyper.u @ s_u + _SHAPE * r2 * hyper.u @ np.linalg.inv(a1)
     total.v += 2.0 * rate * hyper.v @ s_v + _SHAPE * r1 * hyper.v @ np.linalg.inv(a2)
     total.core += 2.0 * rate * np.kron(a1, a2) @ core + _SHAPE * np.linalg.inv(core).T
-    # the subspaces' volume
+    if not rules.volume:
+        return value
     q = rows.x.shape[2]
-    w = 1.0 / (hyper.tau2 * rows.squares + hyper.sigma2[:, None])
+    w = weights_of_rows(rows, hyper)
     information = float(np.vdot(rows.squares, w)) / q
     slope = rows.squares * w**2 / q
     turned = s.transpose(1, 0, 3, 2)  # the outputs' side of S
@@ -102,7 +109,7 @@ def penalty(rows: RotatedRows, hyper: Hyper, rules: Rules, total: Gradient) -> f
             total.u += 2.0 * weight * scale * hyper.u @ other
             total.core += 2.0 * weight * scale * np.kron(a_other, x) @ core
         d_information = weight * float(np.vdot(x, s_own)) / dim
-        total.tau2 -= d_information * float(np.vdot(slope, rows.squares))
+        total.tau2 -= d_information * float(np.vdot(slope, rows.squares * hyper.stretch[:, None]))
         total.sigma2 -= d_information * slope.sum(1)
     return value
 
@@ -141,7 +148,7 @@ class Coordinates:
     def __init__(self, rows: RotatedRows, origin: Hyper, rules: Rules) -> None:
         self.rows, self.origin, self.rules = rows, origin, rules
         k, (r1, r2) = len(rows.x), origin.rank
-        w = 1.0 / (origin.tau2 * rows.squares + origin.sigma2[:, None])
+        w = weights_of_rows(rows, origin)
         strength = rows.squares * w
         information = max(float(strength.sum()) / rows.x.shape[2], 1e-300)
         t = rows.y.shape[2]
@@ -169,7 +176,7 @@ class Coordinates:
             part("mean", np.full((rows.d, rows.p), np.sqrt(own)))
             if r1:
                 part("shared_mean", np.full(r1 * r2, 1.0 / np.sqrt(k)))
-        part("tau2", np.array([1.0 / np.sqrt(0.5 * t * float(((origin.tau2 * strength) ** 2).sum()) + 0.5)]))
+        part("tau2", np.array([1.0 / np.sqrt(0.5 * t * float(((origin.tau2 * origin.stretch[:, None] * strength) ** 2).sum()) + 0.5)]))
         noise = 0.5 * t * (((origin.sigma2[:, None] * w) ** 2).sum(1) + np.maximum(rows.counts - w.shape[1], 0.0)) + 0.5
         part("sigma2", 1.0 / np.sqrt(noise if rules.per_user else np.array([noise.sum()])))
         self.scales = np.concatenate(scales)
@@ -323,5 +330,3 @@ def _round(rows: RotatedRows, state: Climb, rules: Rules, aim: float, steps: int
     state.value = value
     return value > before + 1e-13 * abs(before) if np.isfinite(before) else True
 
-
-Reach = Callable[[int], Climb]

@@ -94,6 +94,7 @@ class Hyper:
     mean : μ, shape (d, p).
     tau2 : τ², variance of the deviations.
     sigma2 : σ_i², shape (k,).
+    stretch : shape (k,), known factors of users' τ².
     """
 
     u: Array
@@ -103,6 +104,7 @@ class Hyper:
     mean: Array
     tau2: float
     sigma2: Array
+    stretch: Array
     columns: tuple[int, ...] = ()
 
     @property
@@ -141,8 +143,8 @@ class Gradient:
     sigma2: Array
 
 
-class _Block:
-    """One block of users at given parameters: posterior of the standardised cores, and what follows from it."""
+class _Seen:
+    """One block of users: what the shared directions make of their rows, whatever the variances."""
 
     def __init__(self, rows: RotatedRows, hyper: Hyper, block: slice) -> None:
         self.u, self.v, self.loads = hyper.loadings()
@@ -150,20 +152,34 @@ class _Block:
         a, b, size = self.loads.shape
         self.flat = self.loads.reshape(a * b, size)
         self.x = rows.x[block]
-        k, m = self.x.shape[:2]
         mean = hyper.mean if self.regression else hyper.mean.reshape(-1, 1)
         self.e = rows.y[block] - self.x @ mean if mean.any() else rows.y[block]
-        sigma2 = hyper.sigma2[block][:, None]
-        self.squares = rows.squares[block]
-        self.w = 1.0 / (hyper.tau2 * self.squares + sigma2)
+        self.squares, self.sigma2 = rows.squares[block], hyper.sigma2[block]
+        self.left, self.rest = rows.counts[block] - self.x.shape[1], rows.rest[block]
         if self.regression:
             self.features = self.x @ self.u
         else:
             self.features = self.x @ np.einsum("ia,jb->ijab", self.u, self.v).reshape(-1, a * b)
+        self.square_v = self.v.T @ self.v
+
+
+class _Block:
+    """One block of users at given variances: posterior of the standardised cores, and what follows from it.
+
+    `tau2` is one number, or one per user of the block.
+    """
+
+    def __init__(self, seen: _Seen, tau2: float | Array) -> None:
+        self.x, self.e, self.u, self.v, self.d, self.p = seen.x, seen.e, seen.u, seen.v, seen.d, seen.p
+        self.loads, self.flat, self.square_v, self.features = seen.loads, seen.flat, seen.square_v, seen.features
+        self.regression, self.squares, self.sigma2 = seen.regression, seen.squares, seen.sigma2
+        self.left, self.rest = seen.left, seen.rest
+        self.tau2 = np.broadcast_to(np.asarray(tau2, dtype=float), len(self.x))[:, None]
+        k, (a, b, size) = len(self.x), self.loads.shape
+        self.w = 1.0 / (self.tau2 * self.squares + self.sigma2[:, None])
         weighted = self.w[:, :, None] * self.features
         self.gram = weighted.swapaxes(1, 2) @ self.features
         moment = weighted.swapaxes(1, 2) @ self.e
-        self.square_v = self.v.T @ self.v
         self.image = self._image(self.flat)  # (V′ᵀV′ ⊗ H) Λ, shape (k, ab, R)
         self.moment = (moment @ self.v).reshape(k, a * b) if self.regression else moment[:, :, 0]
         inner = np.eye(size) + self.flat.T @ self.image
@@ -177,11 +193,10 @@ class _Block:
         else:
             self.fitted = self.features @ cores[:, :, None]
         t = self.e.shape[2]
-        left = rows.counts[block] - m
-        log_det = t * (left * np.log(sigma2[:, 0]) - np.log(self.w).sum(1)) + np.linalg.slogdet(inner)[1]
-        quadratic = rows.rest[block] / sigma2[:, 0] + np.einsum("km,kmt,kmt->k", self.w, self.e, self.e)
+        log_det = t * (self.left * np.log(self.sigma2) - np.log(self.w).sum(1)) + np.linalg.slogdet(inner)[1]
+        quadratic = self.rest / self.sigma2 + np.einsum("km,kmt,kmt->k", self.w, self.e, self.e)
         quadratic -= np.einsum("kr,kr->k", right, self.z)
-        self.value = -0.5 * (log_det + quadratic + t * rows.counts[block] * np.log(2.0 * np.pi))
+        self.value = -0.5 * (log_det + quadratic + t * (self.left + self.x.shape[1]) * np.log(2.0 * np.pi))
 
     def _image(self, flat: Array) -> Array:
         k, (a, b, size) = len(self.gram), self.loads.shape
@@ -195,17 +210,17 @@ class _Block:
         """w ∘ (y − fitted mean of the shared part), shape (k, m, t): X_iᵀ of it is the score of the weights."""
         return self.w[:, :, None] * (self.e - self.fitted)
 
-    def weights(self, hyper: Hyper) -> Array:
+    def weights(self, mean: Array) -> Array:
         """Posterior means of W_i, shape (k, d, p)."""
-        own = self.x.swapaxes(1, 2) @ self.residual()
         shared = (self.u @ self.cores) @ self.v.T
-        return shared + hyper.mean + hyper.tau2 * own.reshape(shared.shape)
+        own = self.x.swapaxes(1, 2) @ (self.tau2[:, :, None] * self.residual())
+        return shared + mean + own.reshape(shared.shape)
 
-    def variances(self, hyper: Hyper) -> Array:
+    def variances(self) -> Array:
         """Posterior variances of the entries of W_i, shape (k, d, p)."""
-        (a, b, size), k, tau2 = self.loads.shape, len(self.x), hyper.tau2
+        (a, b, size), k, tau2 = self.loads.shape, len(self.x), self.tau2
         alone = tau2 - tau2**2 * np.einsum("km,kmq->kq", self.w, self.x**2)
-        seen = tau2 * self.x.swapaxes(1, 2) @ (self.w[:, :, None] * self.features)  # (k, q, a) or (k, q, ab)
+        seen = tau2[:, :, None] * self.x.swapaxes(1, 2) @ (self.w[:, :, None] * self.features)  # (k, q, a) or (k, q, ab)
         if self.regression:
             alone = np.repeat(alone[:, :, None], self.p, axis=2)
             left = np.einsum("kda,abr->kdbr", self.u - seen, self.loads)
@@ -270,13 +285,17 @@ class _Block:
             for o in range(self.p):
                 total.own[j] += d_loads[r1 + j, first + o, r1 * r2 + j * self.p + o]
         step = -(self.w**2) * d_w
-        total.tau2 += float(np.vdot(step, self.squares))
+        total.tau2 += float(np.vdot(step, self.squares * (self.tau2 / hyper.tau2)))
         total.sigma2[block] += step.sum(1)
 
 
 def log_likelihood(rows: RotatedRows, hyper: Hyper) -> Array:
     """Log marginal likelihood of every user, shape (k,), in the units of `rows`."""
-    return np.concatenate([_Block(rows, hyper, block).value for block in rows.blocks])
+    return np.concatenate([_at(rows, hyper, block).value for block in rows.blocks])
+
+
+def _at(rows: RotatedRows, hyper: Hyper, block: slice) -> _Block:
+    return _Block(_Seen(rows, hyper, block), hyper.tau2 * hyper.stretch[block])
 
 
 def with_gradient(rows: RotatedRows, hyper: Hyper, free_mean: bool = False) -> tuple[float, Gradient]:
@@ -288,7 +307,7 @@ def with_gradient(rows: RotatedRows, hyper: Hyper, free_mean: bool = False) -> t
     )
     value, t, m = 0.0, rows.y.shape[2], rows.x.shape[1]
     for block in rows.blocks:
-        users = _Block(rows, hyper, block)
+        users = _at(rows, hyper, block)
         value += float(users.value.sum())
         users.add_gradient(total, hyper, block, free_mean)
     total.sigma2 += 0.5 * (rows.rest / hyper.sigma2 - t * (rows.counts - m)) / hyper.sigma2
@@ -297,18 +316,73 @@ def with_gradient(rows: RotatedRows, hyper: Hyper, free_mean: bool = False) -> t
 
 def posterior_mean(rows: RotatedRows, hyper: Hyper) -> tuple[Array, Array]:
     """Posterior means of the weights, shape (k, d, p), and of the cores, shape (k, r1, r2)."""
-    weights = np.empty((len(rows.x), rows.d, rows.p))
-    cores = np.empty((len(rows.x), *hyper.rank))
-    for block in rows.blocks:
-        users = _Block(rows, hyper, block)
-        weights[block] = users.weights(hyper)
-        cores[block] = users.cores[:, : cores.shape[1], : cores.shape[2]]
-    return weights, cores
+    return mixed_mean(rows, hyper, np.ones(1), np.ones((len(rows.x), 1)))
 
 
 def posterior_variance(rows: RotatedRows, hyper: Hyper) -> Array:
     """Posterior variances of the weights' entries, shape (k, d, p)."""
-    out = np.empty((len(rows.x), rows.d, rows.p))
+    return mixed_variance(rows, hyper, np.ones(1), np.ones((len(rows.x), 1)))
+
+
+def likelihoods(rows: RotatedRows, hyper: Hyper, factors: Array) -> Array:
+    """Log marginal likelihood of every user under τ² times each factor, shape (k, factors)."""
+    out = np.empty((len(rows.x), len(factors)))
     for block in rows.blocks:
-        out[block] = _Block(rows, hyper, block).variances(hyper)
+        seen = _Seen(rows, hyper, block)
+        for j, factor in enumerate(factors):
+            out[block, j] = _Block(seen, factor * hyper.tau2 * hyper.stretch[block]).value
     return out
+
+
+def mixed_mean(rows: RotatedRows, hyper: Hyper, factors: Array, shares: Array) -> tuple[Array, Array]:
+    """Posterior means of weights and cores when user i's τ² is multiplied by factor j with probability shares[i, j]."""
+    weights = np.empty((len(rows.x), rows.d, rows.p))
+    cores = np.zeros((len(rows.x), *hyper.rank))
+    for block in rows.blocks:
+        seen = _Seen(rows, hyper, block)
+        shared, pull = np.zeros((len(seen.x), *seen.loads.shape[:2])), np.zeros_like(seen.e)
+        for j in np.flatnonzero(shares[block].max(0) > 1e-12):
+            users = _Block(seen, factors[j] * hyper.tau2 * hyper.stretch[block])
+            share = shares[block, j][:, None, None]
+            shared += share * users.cores
+            pull += (share * users.tau2[:, :, None]) * users.residual()
+        own = seen.x.swapaxes(1, 2) @ pull
+        weights[block] = (seen.u @ shared) @ seen.v.T + hyper.mean + own.reshape(-1, rows.d, rows.p)
+        cores[block] = shared[:, : cores.shape[1], : cores.shape[2]]
+    return weights, cores
+
+
+def mixed_variance(rows: RotatedRows, hyper: Hyper, factors: Array, shares: Array) -> Array:
+    """Posterior variances of the weights' entries under such a mixture, shape (k, d, p)."""
+    out = np.zeros((len(rows.x), rows.d, rows.p))
+    for block in rows.blocks:
+        seen = _Seen(rows, hyper, block)
+        mean = np.zeros_like(out[block])
+        for j in np.flatnonzero(shares[block].max(0) > 1e-12):
+            users = _Block(seen, factors[j] * hyper.tau2 * hyper.stretch[block])
+            share, weights = shares[block, j][:, None, None], users.weights(hyper.mean)
+            out[block] += share * (users.variances() + weights**2)
+            mean += share * weights
+        out[block] -= mean**2
+    return np.maximum(out, 0.0)
+
+
+def information(rows: RotatedRows, hyper: Hyper) -> tuple[Array, Array]:
+    """What the data tell about U and V per direction, given what they tell about the cores: (r1, r1) and (r2, r2).
+
+    Σ_i t_i E[C_i VᵀV C_iᵀ | y_i] and Σ_i t_i E[C_iᵀ UᵀU C_i | y_i], t_i the mean eigenvalue of X_iᵀ M_i⁻¹ X_i
+    without the shared part.
+    """
+    (r1, r2), q = hyper.rank, rows.x.shape[2]
+    total = np.zeros((r1 * r2, r1 * r2))
+    for block in rows.blocks:
+        users = _at(rows, hyper, block)
+        per_direction = (users.squares * users.w).sum(1) / q
+        second = users.z[:, :, None] * users.z[:, None, :] + users.inverse
+        mean = np.tensordot(per_direction, second, axes=1)
+        total += (users.flat @ mean @ users.flat.T).reshape(*users.loads.shape[:2], *users.loads.shape[:2])[
+            :r1, :r2, :r1, :r2
+        ].reshape(r1 * r2, r1 * r2)
+    parts = total.reshape(r1, r2, r1, r2)
+    a1, a2 = hyper.u.T @ hyper.u, hyper.v.T @ hyper.v
+    return np.einsum("ajcl,jl->ac", parts, a2), np.einsum("ajcl,ac->jl", parts, a1)
