@@ -1,12 +1,14 @@
 """Hyper-parameters by maximum marginal likelihood: weak priors, coordinates in which they are well scaled, the climb.
 
-Three weak priors replace what maximum likelihood cannot know. None has a scale of its own.
+Four weak priors replace what maximum likelihood cannot know. None has a scale of its own.
 
 - Subspace: Laplace's approximation to the average over all U (uniform) instead of the best one,
   −½ (d − r1) Σ_a g(S_a t/d), g(x) = log(1 + x) + x/(1 + x), S_a the cores' variances and t the information per
   direction. It turns the likelihood of σ² into a restricted one (r1(d − r1) observations are spent on U), and is
   what a direction has to earn before it counts. Likewise for V.
 - Shape of the cores' covariance S: as if one more user had been seen under a multiple of the identity.
+- Signal: the share ρ of the responses' variance that weights explain has a density ∝ ρ(1 − ρ) on the logit scale,
+  worth two observations, so that neither noise nor weights vanish by chance when there are few data.
 - Noise of single users: log σ_i² around a common value with two pseudo-observations.
 """
 
@@ -63,6 +65,7 @@ def penalty(rows: RotatedRows, hyper: Hyper, rules: Rules, total: Gradient) -> f
         value -= 0.5 * _NOISE * float((ratio - 1.0 - np.log(ratio)).sum())
         total.sigma2 -= 0.5 * _NOISE * (1.0 - ratio) / hyper.sigma2
     r1, r2 = hyper.rank
+    value += _signal(rows, hyper, total)
     if r1 == 0:
         return value
     a1, a2 = hyper.u.T @ hyper.u, hyper.v.T @ hyper.v
@@ -112,6 +115,29 @@ def penalty(rows: RotatedRows, hyper: Hyper, rules: Rules, total: Gradient) -> f
         total.tau2 -= d_information * float(np.vdot(slope, rows.squares * hyper.stretch[:, None]))
         total.sigma2 -= d_information * slope.sum(1)
     return value
+
+
+def _signal(rows: RotatedRows, hyper: Hyper, total: Gradient) -> float:
+    """log ρ + log(1 − ρ), ρ = g/(g + σ̄²) with g the prior variance of a response less its mean and noise."""
+    outputs = float(rows.p) if rows.regression else 1.0  # which share the cores' variance
+    a1, a2 = hyper.u.T @ hyper.u, hyper.v.T @ hyper.v
+    turned = np.kron(a1, a2) @ hyper.core
+    shared = float(np.vdot(turned, hyper.core)) / outputs
+    q, noise = rows.x.shape[2], float(hyper.sigma2.mean())
+    stray = q * float(hyper.stretch.mean())
+    signal = stray * hyper.tau2 + shared + float((hyper.own**2).sum()) * (1.0 if rows.regression else rows.p)
+    whole = signal + noise
+    slope = 1.0 / signal - 2.0 / whole
+    total.tau2 += slope * stray
+    total.own += 2.0 * slope * hyper.own * (1.0 if rows.regression else rows.p)
+    total.sigma2 += (1.0 / noise - 2.0 / whole) / len(hyper.sigma2)
+    if hyper.rank[0]:
+        r1, r2 = hyper.rank
+        s = (hyper.core @ hyper.core.T).reshape(r1, r2, r1, r2)
+        total.u += 2.0 * slope / outputs * hyper.u @ np.einsum("ajcl,jl->ac", s, a2)
+        total.v += 2.0 * slope / outputs * hyper.v @ np.einsum("ajcl,ac->jl", s, a1)
+        total.core += 2.0 * slope / outputs * turned
+    return float(np.log(signal) + np.log(noise) - 2.0 * np.log(whole))
 
 
 def target(rows: RotatedRows, hyper: Hyper, rules: Rules) -> tuple[float, Gradient]:

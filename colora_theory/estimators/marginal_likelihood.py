@@ -367,22 +367,23 @@ def mixed_variance(rows: RotatedRows, hyper: Hyper, factors: Array, shares: Arra
     return np.maximum(out, 0.0)
 
 
-def information(rows: RotatedRows, hyper: Hyper) -> tuple[Array, Array]:
-    """What the data tell about U and V per direction, given what they tell about the cores: (r1, r1) and (r2, r2).
+def information(rows: RotatedRows, hyper: Hyper, factors: Array, shares: Array) -> tuple[Array, Array]:
+    """Curvature of the log likelihood in U and in V, per direction outside them: shapes (r1, r1) and (r2, r2).
 
-    Σ_i t_i E[C_i VᵀV C_iᵀ | y_i] and Σ_i t_i E[C_iᵀ UᵀU C_i | y_i], t_i the mean eigenvalue of X_iᵀ M_i⁻¹ X_i
-    without the shared part.
+    Σ_i t_i C_i VᵀV C_iᵀ and Σ_i t_i C_iᵀ UᵀU C_i with posterior means C_i (not second moments: what the cores'
+    uncertainty adds to the information about U given the cores, it takes away again), t_i the mean eigenvalue of X_iᵀ M_i⁻¹ X_i
+    without the shared part; averaged over users' factors of τ² as in `mixed_mean`.
     """
     (r1, r2), q = hyper.rank, rows.x.shape[2]
     total = np.zeros((r1 * r2, r1 * r2))
     for block in rows.blocks:
-        users = _at(rows, hyper, block)
-        per_direction = (users.squares * users.w).sum(1) / q
-        second = users.z[:, :, None] * users.z[:, None, :] + users.inverse
-        mean = np.tensordot(per_direction, second, axes=1)
-        total += (users.flat @ mean @ users.flat.T).reshape(*users.loads.shape[:2], *users.loads.shape[:2])[
-            :r1, :r2, :r1, :r2
-        ].reshape(r1 * r2, r1 * r2)
+        seen = _Seen(rows, hyper, block)
+        for j in np.flatnonzero(shares[block].max(0) > 1e-12):
+            users = _Block(seen, factors[j] * hyper.tau2 * hyper.stretch[block])
+            per_direction = shares[block, j] * (users.squares * users.w).sum(1) / q
+            mean = users.flat @ ((users.z.T * per_direction) @ users.z) @ users.flat.T
+            shape = users.loads.shape[:2]
+            total += mean.reshape(*shape, *shape)[:r1, :r2, :r1, :r2].reshape(r1 * r2, r1 * r2)
     parts = total.reshape(r1, r2, r1, r2)
     a1, a2 = hyper.u.T @ hyper.u, hyper.v.T @ hyper.v
     return np.einsum("ajcl,jl->ac", parts, a2), np.einsum("ajcl,ac->jl", parts, a1)

@@ -58,7 +58,7 @@ def weighed(rows: RotatedRows, hyper: Hyper, rules: Rules) -> Weighed:
     else:
         reference, factors = hyper, np.ones(1)
         value, shares = float(likelihoods(rows, hyper, factors).sum()), np.ones((len(rows.x), 1))
-    return Weighed(reference, factors, shares, value + corrections(rows, hyper, rules))
+    return Weighed(reference, factors, shares, value + corrections(rows, reference, rules, factors, shares))
 
 
 def visible(rows: RotatedRows, hyper: Hyper) -> float:
@@ -105,7 +105,7 @@ def mixture(table: Array, centre: float) -> tuple[float, Array]:
     return float(logsumexp(totals) - np.log(len(priors))), shares
 
 
-def corrections(rows: RotatedRows, hyper: Hyper, rules: Rules) -> float:
+def corrections(rows: RotatedRows, hyper: Hyper, rules: Rules, factors: Array, shares: Array) -> float:
     """What choosing U, V and S costs: the volume of subspaces as good as the best one, and ½ log k per number in S."""
     r1, r2 = hyper.rank
     size = r1 * r2
@@ -119,7 +119,7 @@ def corrections(rows: RotatedRows, hyper: Hyper, rules: Rules) -> float:
     )
     value += penalty(rows, hyper, replace(rules, volume=False), ignored)
     if r1:
-        for curvature, dim in zip(information(rows, hyper), (rows.d, rows.p), strict=True):
+        for curvature, dim in zip(information(rows, hyper, factors, shares), (rows.d, rows.p), strict=True):
             if len(curvature) < dim:
                 for a, c in enumerate(np.linalg.eigvalsh(curvature)[::-1]):
                     value -= volume(float(c), dim - a)
