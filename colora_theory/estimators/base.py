@@ -25,7 +25,14 @@ Array: TypeAlias = NDArray[np.float64]
 #: diverged: the estimate is not finite.
 STATUSES: Final = ("converged", "stopped", "singular", "diverged")
 #: Units of what histories hold, as powers of covariates and responses; everything else has none.
-_HISTORY_UNITS: Final = {"objective": (0, 2), "personal": (-1, 1), "teacher": (-1, 1), "changes": (-1, 1)}
+_HISTORY_UNITS: Final = {
+    "objective": (0, 2),
+    "personal": (-1, 1),
+    "teacher": (-1, 1),
+    "changes": (-1, 1),
+    "noise_std": (0, 1),
+    "deviation_std": (-1, 1),
+}
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

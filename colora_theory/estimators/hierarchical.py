@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeAlias
 
 import numpy as np
 
@@ -11,8 +11,8 @@ from colora_theory.data import Dataset
 from colora_theory.errors import InputError, nearest
 from colora_theory.estimators.base import Estimator, Fit, register
 from colora_theory.estimators.descent import check_integer, check_real
-from colora_theory.estimators.hyper_parameters import Rules, Climb, climb
-from colora_theory.estimators.marginal_likelihood import Hyper, RotatedRows, mixed_mean
+from colora_theory.estimators.hyper_parameters import Climb, Rules, aim, climb
+from colora_theory.estimators.marginal_likelihood import Hyper, RotatedRows, log_likelihood, mixed_mean
 from colora_theory.estimators.prior_evidence import Weighed, weighed
 from colora_theory.estimators.prior_starts import alone, narrowed, promising, widened
 from colora_theory.estimators.ranks import resolve_rank
@@ -21,14 +21,16 @@ from colora_theory.linalg import Array
 
 #: Log evidence by which a rank may fall behind the best and still be averaged over.
 _BEHIND = 12.0
-#: Tolerance while ranks compete, as a multiple of the final one, and most steps of one of them.
-_LOOSE, _STEPS = 100.0, 60
+#: Largest derivative per standard error while hypotheses compete, and most steps of one of them.
+_LOOSE, _STEPS = 0.1, 60
+#: Log likelihood that the absence of deviations may cost and still be considered.
+_HOPELESS = 30.0
 
 
 @register
 @dataclass(frozen=True, kw_only=True)
 class Hierarchical(Estimator):
-    """Empirical Bayes: what users share, how far they stray and the noise are estimated, then each user's posterior.
+    """Empirical Bayes: the prior of users' weights and the noise are estimated, then every user's posterior.
 
     Model       vec W_i ~ N(μ, Γ), Γ = (V⊗U) S (V⊗U)ᵀ + τ² I: cores with covariance S in shared subspaces, and
                 deviations of every user from them; W_i − W_0 where a pretrained weight is known. Noise σ².
@@ -50,13 +52,14 @@ class Hierarchical(Estimator):
     mean : "zero" (relative to the pretrained weight) or "free", a common weight μ of all users.
     noise : "common" σ² or "per_user".
     own_columns : inputs, such as an intercept's, whose weights have a further variance of their own.
-    priors : "weak", or "none" for plain maximum likelihood, which overfits when k·n is near the degrees of freedom.
+    priors : "weak", or "none": plain maximum likelihood, which overfits when k·n is near the degrees of freedom.
     tol : largest derivative of the objective at the end, per standard error of its parameter and observation.
     max_sweeps : most steps for one rank.
 
-    Fit.history holds "objective" (after every step of the most probable rank), "log_likelihood", "rank",
-    "rank_probabilities" (rank_in → probability), "noise_std" (one number, or one per user), "deviation_std"
-    (τ in the units of each input, shape (dim_in,)), "steepness" (the largest derivative at the end).
+    Fit.history holds, of the most probable prior, "log_posterior" (the objective after every step),
+    "log_likelihood" (of all responses), "rank", "noise_std" (one number, or one per user), "deviation_std"
+    (τ in the units of each input, shape (dim_in,)) and "steepness" (the largest derivative at the end); and
+    "rank_probabilities" (rank_in → probability) and "exactly_shared" (the probability that nobody strays).
     """
 
     name: ClassVar[str] = "hierarchical"
@@ -70,10 +73,12 @@ class Hierarchical(Estimator):
     max_sweeps: int = 1000
 
     def __post_init__(self) -> None:
-        for name, words in (("mean", ("zero", "free")), ("noise", ("common", "per_user")), ("priors", ("weak", "none"))):
+        choices = {"mean": ("zero", "free"), "noise": ("common", "per_user"), "priors": ("weak", "none")}
+        for name, words in choices.items():
             value = getattr(self, name)
             if value not in words:
-                raise InputError(f"{name} must be one of {', '.join(words)}, got {value!r}; {nearest(str(value), words)}")
+                allowed = ", ".join(words)
+                raise InputError(f"{name} must be one of {allowed}, got {value!r}; {nearest(str(value), words)}")
         check_real("tol", self.tol)
         check_integer("max_sweeps", self.max_sweeps, 1)
 
@@ -84,9 +89,7 @@ class Hierarchical(Estimator):
         model = SharedModel(data)
         units, size = internal_units(model)
         if size == 0.0:  # nothing to learn
-            return Fit(
-                status="converged", dense=np.zeros((model.k, model.d, model.p)), pretrained=data.pretrained
-            )
+            return Fit(status="converged", dense=np.zeros((model.k, model.d, model.p)), pretrained=data.pretrained)
         rows = RotatedRows.of(model, units, size)
         rules = Rules(self.mean == "free", self.noise == "per_user", self.priors == "weak")
         search = _Search(rows, rules, self.tol, self.max_sweeps, columns)
@@ -97,7 +100,7 @@ class Hierarchical(Estimator):
         columns = tuple(self.own_columns)
         for j in columns:
             if isinstance(j, bool) or not isinstance(j, int | np.integer) or not 0 <= j < data.dim_in:
-                raise InputError(f"own_columns must be integers from 0 to dim_in - 1 = {data.dim_in - 1}, got {j!r}.")
+                raise InputError(f"own_columns must lie between 0 and dim_in - 1 = {data.dim_in - 1}, got {j!r}.")
         if len(set(columns)) < len(columns):
             raise InputError(f"own_columns must name every input once, got {columns}.")
         return columns
@@ -123,42 +126,54 @@ def internal_units(model: SharedModel) -> tuple[Array, float]:
     return units, float(np.sqrt(model.energy / max(model.num_observations, 1)))
 
 
+#: One hypothesis: (rank_in, rank_out), and whether nobody strays from the shared model.
+_Claim: TypeAlias = tuple[tuple[int, int], bool]
+
+
 class _Search:
-    """The climbs of all ranks tried, and the log evidence of each."""
+    """The climbs of all hypotheses tried, and the log evidence of each."""
 
     def __init__(self, rows: RotatedRows, rules: Rules, tol: float, most: int, columns: tuple[int, ...]) -> None:
-        self.rows, self.rules, self.tol, self.most = rows, rules, tol, most
+        self.rows, self.rules, self.goal, self.most = rows, rules, aim(rows, tol), most
         self.columns = columns
-        self.climbs: dict[tuple[int, int], Climb] = {}
-        self.weighed: dict[tuple[int, int], Weighed] = {}
+        self.climbs: dict[_Claim, Climb] = {}
+        self.weighed: dict[_Claim, Weighed] = {}
 
     def run(self, rank: tuple[int, int] | None) -> None:
         """Climb at one rank, or at all that compete."""
         first = alone(self.rows, self.columns)
         if rank is not None:
-            self._climb(rank, self._start_at(first, rank), self.tol, self.most)
+            start = first
+            if rank[0]:
+                base = climb(self.rows, first, self.rules, _LOOSE, min(self.most, _STEPS))
+                start = widened(self.rows, base.hyper, rank)
+            self._climb((rank, False), start, self.goal, self.most)
             return
-        loose = _LOOSE * self.tol
-        self._climb((0, 0), first, loose, min(self.most, _STEPS))
-        guess = promising(self.rows, self.climbs[(0, 0)].hyper)
-        self._try(guess, (0, 0))
-        r = guess
-        while r > 1 and self.evidence(self._pair(r)) > self.best - _BEHIND:  # downwards
-            r -= 1
-            self._try(r, self._pair(r + 1))
-        r = guess
-        while self._allowed(r + 1) and self.evidence(self._pair(r)) > self.best - _BEHIND:
-            if r > guess + 1 and self._falling(r):
+        self._climb(((0, 0), False), first, _LOOSE, min(self.most, _STEPS))
+        guess = promising(self.rows, self.climbs[((0, 0), False)].hyper)
+        self._try(guess, 0)
+        for r in range(guess - 1, 0, -1):
+            if not self._alive(r + 1):
                 break
+            self._try(r, r + 1)
+        r = guess
+        while self._allowed(r + 1) and (r <= guess + 1 or (self._alive(r) and not self._falling(r))):
             r += 1
-            self._try(r, self._pair(r - 1))
-        for pair in self.kept():
-            self._climb(pair, self.climbs[pair].hyper, self.tol, self.most)
+            self._try(r, r - 1)
+        for claim in self.kept():
+            self._climb(claim, self.climbs[claim].hyper, self.goal, self.most)
+
+    def _alive(self, r: int) -> bool:
+        return self._worth(r) > self.best - _BEHIND
+
+    def _worth(self, r: int) -> float:
+        """Best log evidence at rank r."""
+        pair = self._pair(r)
+        return max(self.weighed[claim].evidence for claim in self.weighed if claim[0] == pair)
 
     def _falling(self, r: int) -> bool:
         """Whether the last two ranks each brought less than the one before."""
-        three = [self.evidence(self._pair(s)) for s in (r - 2, r - 1, r)]
-        return three[0] > three[1] > three[2]
+        return self._worth(r - 2) > self._worth(r - 1) > self._worth(r)
 
     def _pair(self, r: int) -> tuple[int, int]:
         return r, min(r, self.rows.p)
@@ -167,62 +182,57 @@ class _Search:
         r1, r2 = self._pair(r)
         return r1 <= min(self.rows.d, len(self.rows.x) * r2)
 
-    def _start_at(self, first: Hyper, rank: tuple[int, int]) -> Hyper:
-        if rank == (0, 0):
-            return first
-        base = climb(self.rows, first, self.rules, _LOOSE * self.tol, min(self.most, _STEPS))
-        return widened(self.rows, base.hyper, rank)
+    def _try(self, r: int, origin: int) -> None:
+        """Climb at rank r from the prior found at another rank, then without deviations if that may be so."""
+        pair, steps = self._pair(r), min(self.most, _STEPS)
+        at = self.climbs[(self._pair(origin), False)].hyper
+        start = widened(self.rows, at, pair) if r > origin else narrowed(at, pair)
+        self._climb((pair, False), start, _LOOSE, steps)
+        found = self.climbs[(pair, False)].hyper
+        exact = replace(found, stretch=np.zeros_like(found.stretch))
+        gap = log_likelihood(self.rows, found).sum() - log_likelihood(self.rows, exact).sum()
+        if self.rules.priors and gap < _HOPELESS:
+            self._climb((pair, True), exact, _LOOSE, steps)
 
-    def _try(self, r: int, origin: tuple[int, int]) -> None:
-        pair = self._pair(r)
-        if r == 0 or pair in self.climbs:
-            return
-        at = self.climbs[origin].hyper
-        start = widened(self.rows, at, pair) if pair[0] > origin[0] else narrowed(at, pair)
-        self._climb(pair, start, _LOOSE * self.tol, min(self.most, _STEPS))
-
-    def _climb(self, pair: tuple[int, int], start: Hyper, tol: float, most: int) -> None:
-        new, old = climb(self.rows, start, self.rules, tol, most), self.climbs.get(pair)
+    def _climb(self, claim: _Claim, start: Hyper, goal: float, most: int) -> None:
+        new, old = climb(self.rows, start, self.rules, goal, most), self.climbs.get(claim)
         if old is not None:
             new.values = old.values + new.values
-        self.climbs[pair] = new
-        self.weighed[pair] = weighed(self.rows, new.hyper, self.rules)
-
-    def evidence(self, pair: tuple[int, int]) -> float:
-        """Log probability of the data under one rank."""
-        return self.weighed[pair].evidence
+        self.climbs[claim] = new
+        self.weighed[claim] = weighed(self.rows, new.hyper, self.rules)
 
     @property
     def best(self) -> float:
         """Largest evidence so far."""
-        return max(map(self.evidence, self.climbs))
+        return max(prior.evidence for prior in self.weighed.values())
 
-    def kept(self) -> list[tuple[int, int]]:
-        """Ranks that are not beaten clearly."""
-        return [pair for pair in self.climbs if self.evidence(pair) > self.best - _BEHIND]
+    def kept(self) -> list[_Claim]:
+        """Hypotheses that are not beaten clearly."""
+        return [claim for claim, prior in self.weighed.items() if prior.evidence > self.best - _BEHIND]
 
-    def probabilities(self) -> dict[tuple[int, int], float]:
-        """Posterior probabilities of the ranks that are not beaten clearly."""
-        kept, best = self.kept(), self.best
-        total = sum(np.exp(self.evidence(pair) - best) for pair in kept)
-        return {pair: float(np.exp(self.evidence(pair) - best) / total) for pair in kept}
+    def probabilities(self) -> dict[_Claim, float]:
+        """Posterior probabilities of the hypotheses that are not beaten clearly."""
+        chances = {claim: float(np.exp(self.weighed[claim].evidence - self.best)) for claim in self.kept()}
+        return {claim: chance / sum(chances.values()) for claim, chance in chances.items()}
 
 
 def _estimate(search: _Search, units: Array, size: float, data: Dataset) -> Fit:
     """Average the posterior means, and bring everything back to the units of the data."""
     rows, weights = search.rows, np.zeros((data.num_users, data.dim_in, data.dim_out))
     probabilities = search.probabilities()
-    leader = max(probabilities, key=lambda pair: probabilities[pair])
-    for pair, share in probabilities.items():
-        prior = search.weighed[pair]
+    leader = max(probabilities, key=lambda claim: probabilities[claim])
+    ranks: dict[int, float] = {}
+    for claim, share in probabilities.items():
+        prior = search.weighed[claim]
         found, cores = mixed_mean(rows, prior.hyper, prior.factors, prior.shares)
         weights += share * found
-        if pair == leader:
+        ranks[claim[0][0]] = ranks.get(claim[0][0], 0.0) + share
+        if claim == leader:
             leading_cores = cores
     back = size / units.reshape((-1, 1) if rows.regression else (rows.d, rows.p))
     top = search.climbs[leader]
     subspaces: dict[str, Any] = {}
-    if leader[0]:
+    if leader[0][0]:
         scale = back if rows.regression else back[:, :1]
         u, triangle = np.linalg.qr(scale * top.hyper.u)
         subspaces = {
@@ -231,7 +241,8 @@ def _estimate(search: _Search, units: Array, size: float, data: Dataset) -> Fit:
             "cores": triangle @ leading_cores,
         }
     sigma = size * np.sqrt(top.hyper.sigma2)
-    deviation = np.sqrt(top.hyper.tau2) * (back[:, 0] if rows.regression else back.mean(1))
+    stray = np.sqrt(top.hyper.tau2 * top.hyper.stretch.mean())
+    deviation = stray * (back[:, 0] if rows.regression else back.mean(1))
     return Fit(
         status="converged" if top.converged else "stopped",
         message="" if top.converged else f"max_sweeps = {search.most} reached before the derivatives vanished.",
@@ -239,9 +250,11 @@ def _estimate(search: _Search, units: Array, size: float, data: Dataset) -> Fit:
         pretrained=data.pretrained,
         sweeps=top.sweeps,
         history={
-            "objective": np.array(top.values),
-            "rank": leader,
-            "rank_probabilities": {pair[0]: share for pair, share in probabilities.items()},
+            "log_posterior": np.array(top.values),
+            "log_likelihood": float(log_likelihood(rows, top.hyper).sum()) - rows.num_observations * np.log(size),
+            "rank": leader[0],
+            "rank_probabilities": dict(sorted(ranks.items())),
+            "exactly_shared": sum(share for claim, share in probabilities.items() if claim[1]),
             "noise_std": sigma if search.rules.per_user else sigma[0],
             "deviation_std": deviation,
             "steepness": top.steepness,

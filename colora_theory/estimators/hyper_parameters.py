@@ -1,4 +1,4 @@
-"""Hyper-parameters by maximum marginal likelihood: weak priors, coordinates in which they are well scaled, the climb.
+"""Hyper-parameters by maximum marginal likelihood: weak priors, well-scaled coordinates, the climb.
 
 Four weak priors replace what maximum likelihood cannot know. None has a scale of its own.
 
@@ -126,6 +126,8 @@ def _signal(rows: RotatedRows, hyper: Hyper, total: Gradient) -> float:
     q, noise = rows.x.shape[2], float(hyper.sigma2.mean())
     stray = q * float(hyper.stretch.mean())
     signal = stray * hyper.tau2 + shared + float((hyper.own**2).sum()) * (1.0 if rows.regression else rows.p)
+    if signal == 0.0:
+        return 0.0
     whole = signal + noise
     slope = 1.0 / signal - 2.0 / whole
     total.tau2 += slope * stray
@@ -167,8 +169,8 @@ def gauged(hyper: Hyper) -> Hyper:
 class Coordinates:
     """A vector of parameters around one point, each measured in about its standard error.
 
-    Loadings move by their information, the core factor relative to itself (L0 (I + Δ)), variances in logarithms, the
-    mean inside span(U), where users differ much, and outside it apart.
+    Loadings move by their information, the core factor relative to itself (L0 (I + Δ)), variances in logarithms,
+    the mean inside span(U), where users differ much, and outside it apart.
     """
 
     def __init__(self, rows: RotatedRows, origin: Hyper, rules: Rules) -> None:
@@ -202,8 +204,10 @@ class Coordinates:
             part("mean", np.full((rows.d, rows.p), np.sqrt(own)))
             if r1:
                 part("shared_mean", np.full(r1 * r2, 1.0 / np.sqrt(k)))
-        part("tau2", np.array([1.0 / np.sqrt(0.5 * t * float(((origin.tau2 * origin.stretch[:, None] * strength) ** 2).sum()) + 0.5)]))
-        noise = 0.5 * t * (((origin.sigma2[:, None] * w) ** 2).sum(1) + np.maximum(rows.counts - w.shape[1], 0.0)) + 0.5
+        strayed = ((origin.tau2 * origin.stretch[:, None] * strength) ** 2).sum()
+        part("tau2", np.array([1.0 / np.sqrt(0.5 * t * float(strayed) + 0.5)]))
+        left = np.maximum(rows.counts - w.shape[1], 0.0)
+        noise = 0.5 * t * (((origin.sigma2[:, None] * w) ** 2).sum(1) + left) + 0.5
         part("sigma2", 1.0 / np.sqrt(noise if rules.per_user else np.array([noise.sum()])))
         self.scales = np.concatenate(scales)
 
@@ -289,27 +293,31 @@ class Climb:
         return len(self.values)
 
 
-def climb(rows: RotatedRows, start: Hyper, rules: Rules, tol: float, most: int, ways: int = 10) -> Climb:
+def aim(rows: RotatedRows, tol: float) -> float:
+    """Largest derivative, per standard error of its parameter, at which a search may end; `tol` is per observation."""
+    return min(tol * max(rows.num_observations, 1.0), max(_NEAR, tol))
+
+
+def climb(rows: RotatedRows, start: Hyper, rules: Rules, goal: float, most: int, ways: int = 10) -> Climb:
     """Maximise the target by L-BFGS with restarts in fresh coordinates; every step accepted raises it.
 
     Parameters
     ----------
-    tol : largest derivative per standard error and observation at the end.
+    goal : largest derivative, per standard error of its parameter, at the end.
     most : most steps.
     ways : steps before the first change of coordinates; then twice as many, and so on.
     """
     state = Climb(gauged(start))
-    aim = min(tol * max(rows.num_observations, 1.0), max(_NEAR, tol))
     stuck = 0
     while state.sweeps < most and not state.converged and stuck < 2:
         steps = min(ways, most - state.sweeps)
-        gained = _round(rows, state, rules, aim, steps)
+        gained = _round(rows, state, rules, goal, steps)
         stuck = 0 if gained or state.converged else stuck + 1
         ways *= 2
     return state
 
 
-def _round(rows: RotatedRows, state: Climb, rules: Rules, aim: float, steps: int) -> bool:
+def _round(rows: RotatedRows, state: Climb, rules: Rules, goal: float, steps: int) -> bool:
     """One run of L-BFGS from the present point; returns whether it got anywhere."""
     frame = Coordinates(rows, state.hyper, rules)
     bounds = frame.bounds()
@@ -341,7 +349,14 @@ def _round(rows: RotatedRows, state: Climb, rules: Rules, aim: float, steps: int
         method="L-BFGS-B",
         bounds=bounds,
         callback=note,
-        options={"maxiter": steps, "maxcor": 20, "gtol": aim, "ftol": 0.0, "maxls": 40, "maxfun": 10 * steps + 50},
+        options={
+            "maxiter": steps,
+            "maxcor": 20,
+            "gtol": goal,
+            "ftol": 0.0,
+            "maxls": 40,
+            "maxfun": 10 * steps + 50,
+        },
     )
     value = -float(found.fun)
     if not np.isfinite(value) or value <= -1e299 or value < before:
@@ -350,9 +365,8 @@ def _round(rows: RotatedRows, state: Climb, rules: Rules, aim: float, steps: int
     slope = np.asarray(found.jac)
     projected = np.clip(vector - slope, low, high) - vector
     state.steepness = float(np.abs(projected).max(initial=0.0))
-    state.converged = state.steepness <= aim
+    state.converged = state.steepness <= goal
     state.hyper = gauged(frame.hyper(vector))
     state.values.extend(values)
     state.value = value
     return value > before + 1e-13 * abs(before) if np.isfinite(before) else True
-

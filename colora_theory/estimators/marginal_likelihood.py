@@ -5,9 +5,9 @@ Model, for user i with covariates X_i (sensing: rows vec(A_ij)) and noise varian
     vec W_i ~ N(μ, Γ),   Γ = (V⊗U) L Lᵀ (V⊗U)ᵀ + diag(ψ²) + τ² I,   y_i = 𝒜_i(W_i) + noise.
 
 Every user's rows are rotated once so that X_iX_iᵀ = diag(s²). Without the low-rank part the marginal covariance is
-then diag(τ²s² + σ_i²), whatever τ and σ_i, and Woodbury's identity leaves one matrix of the size of a core per user.
-Nothing of size dim_in² is ever formed: a pass costs O(m d r) per user, m = min(n_i, d) rows, and holds a block of
-users at a time.
+then diag(τ²s² + σ_i²), whatever τ and σ_i, and Woodbury's identity leaves one matrix of the size of a core per
+user. Nothing of size dim_in² is ever formed: a pass costs O(m d r) per user, m = min(n_i, d) rows, and holds a
+block of users at a time.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ class RotatedRows:
         for block in (slice(i, i + step) for i in range(0, k, step)):
             rows, answers = model.x[block] / units, model.y[block] / size
             if n > q:  # as many effective rows as unknowns, and what is left over
-                factor = np.linalg.qr(np.concatenate([rows, answers], axis=2), mode="r")
+                factor: Array = np.asarray(np.linalg.qr(np.concatenate([rows, answers], axis=2), mode="r"))
                 rows, answers, left = factor[:, :q, :q], factor[:, :q, q:], factor[:, q:, q:]
                 rest[block] = (left**2).sum((1, 2))
             turn = np.linalg.eigh(rows @ rows.swapaxes(1, 2))[1].swapaxes(1, 2)
@@ -113,7 +113,10 @@ class Hyper:
         return self.u.shape[1], self.v.shape[1]
 
     def loadings(self) -> tuple[Array, Array, Array]:
-        """U′, V′ and Λ, shapes (d, a), (p, b), (a, b, R), with Γ = (V′⊗U′)ΛΛᵀ(V′⊗U′)ᵀ + τ² I: ψ as loadings too."""
+        """U′, V′ and Λ, shapes (d, a), (p, b), (a, b, R), ψ as loadings too:
+
+        Γ = (V′⊗U′)ΛΛᵀ(V′⊗U′)ᵀ + τ² I.
+        """
         (r1, r2), own, p = self.rank, len(self.own), len(self.v)
         if not own:
             return self.u, self.v, self.core.reshape(r1, r2, r1 * r2)
@@ -141,6 +144,12 @@ class Gradient:
     mean: Array
     tau2: float
     sigma2: Array
+
+    @classmethod
+    def zeros(cls, hyper: Hyper) -> Gradient:
+        """Nothing yet."""
+        u, v, core, own, mean = (np.zeros_like(x) for x in (hyper.u, hyper.v, hyper.core, hyper.own, hyper.mean))
+        return cls(u, v, core, own, mean, 0.0, np.zeros_like(hyper.sigma2))
 
 
 class _Seen:
@@ -220,7 +229,7 @@ class _Block:
         """Posterior variances of the entries of W_i, shape (k, d, p)."""
         (a, b, size), k, tau2 = self.loads.shape, len(self.x), self.tau2
         alone = tau2 - tau2**2 * np.einsum("km,kmq->kq", self.w, self.x**2)
-        seen = tau2[:, :, None] * self.x.swapaxes(1, 2) @ (self.w[:, :, None] * self.features)  # (k, q, a) or (k, q, ab)
+        seen = tau2[:, :, None] * (self.x.swapaxes(1, 2) @ (self.w[:, :, None] * self.features))
         if self.regression:
             alone = np.repeat(alone[:, :, None], self.p, axis=2)
             left = np.einsum("kda,abr->kdbr", self.u - seen, self.loads)
@@ -272,7 +281,8 @@ class _Block:
         if self.regression:
             total.u += moved[:, :r1]
             if r2 and r2 < self.p:
-                heard = np.einsum("kmt,kma,kab->tb", self.w[:, :, None] * self.e, self.features, self.cores, optimize=True)
+                weighted = self.w[:, :, None] * self.e
+                heard = np.einsum("kmt,kma,kab->tb", weighted, self.features, self.cores, optimize=True)
                 inner = np.einsum("kac,kajcl->jl", self.gram, spread, optimize=True)
                 total.v += (heard - self.v @ inner)[:, :r2]
         elif size:
@@ -300,11 +310,7 @@ def _at(rows: RotatedRows, hyper: Hyper, block: slice) -> _Block:
 
 def with_gradient(rows: RotatedRows, hyper: Hyper, free_mean: bool = False) -> tuple[float, Gradient]:
     """Log marginal likelihood of all users together, and its gradient."""
-    total = Gradient(
-        *(np.zeros_like(part) for part in (hyper.u, hyper.v, hyper.core, hyper.own, hyper.mean)),
-        0.0,
-        np.zeros_like(hyper.sigma2),
-    )
+    total = Gradient.zeros(hyper)
     value, t, m = 0.0, rows.y.shape[2], rows.x.shape[1]
     for block in rows.blocks:
         users = _at(rows, hyper, block)
@@ -335,7 +341,7 @@ def likelihoods(rows: RotatedRows, hyper: Hyper, factors: Array) -> Array:
 
 
 def mixed_mean(rows: RotatedRows, hyper: Hyper, factors: Array, shares: Array) -> tuple[Array, Array]:
-    """Posterior means of weights and cores when user i's τ² is multiplied by factor j with probability shares[i, j]."""
+    """Posterior means of weights and cores; user i's τ² is multiplied by factor j with chance shares[i, j]."""
     weights = np.empty((len(rows.x), rows.d, rows.p))
     cores = np.zeros((len(rows.x), *hyper.rank))
     for block in rows.blocks:
@@ -368,10 +374,9 @@ def mixed_variance(rows: RotatedRows, hyper: Hyper, factors: Array, shares: Arra
 
 
 def information(rows: RotatedRows, hyper: Hyper, factors: Array, shares: Array) -> tuple[Array, Array]:
-    """Curvature of the log likelihood in U and in V, per direction outside them: shapes (r1, r1) and (r2, r2).
+    """What the data tell about U and V per direction, were the cores known: shapes (r1, r1) and (r2, r2).
 
-    Σ_i t_i C_i VᵀV C_iᵀ and Σ_i t_i C_iᵀ UᵀU C_i with posterior means C_i (not second moments: what the cores'
-    uncertainty adds to the information about U given the cores, it takes away again), t_i the mean eigenvalue of X_iᵀ M_i⁻¹ X_i
+    Σ_i t_i E[C_i VᵀV C_iᵀ | y_i] and Σ_i t_i E[C_iᵀ UᵀU C_i | y_i], t_i the mean eigenvalue of X_iᵀ M_i⁻¹ X_i
     without the shared part; averaged over users' factors of τ² as in `mixed_mean`.
     """
     (r1, r2), q = hyper.rank, rows.x.shape[2]
@@ -381,7 +386,8 @@ def information(rows: RotatedRows, hyper: Hyper, factors: Array, shares: Array) 
         for j in np.flatnonzero(shares[block].max(0) > 1e-12):
             users = _Block(seen, factors[j] * hyper.tau2 * hyper.stretch[block])
             per_direction = shares[block, j] * (users.squares * users.w).sum(1) / q
-            mean = users.flat @ ((users.z.T * per_direction) @ users.z) @ users.flat.T
+            second = users.z[:, :, None] * users.z[:, None, :] + users.inverse
+            mean = users.flat @ np.tensordot(per_direction, second, axes=1) @ users.flat.T
             shape = users.loads.shape[:2]
             total += mean.reshape(*shape, *shape)[:r1, :r2, :r1, :r2].reshape(r1 * r2, r1 * r2)
     parts = total.reshape(r1, r2, r1, r2)

@@ -1,7 +1,7 @@
 """How probable a prior is: users' own scales of deviation and the uncertainty of hyper-parameters averaged over.
 
-Deviations of users are rarely of one size. User i has τ_i² = g_i τ² with log g_i spread by s around a common shift; s and
-the shift are averaged over on a grid (so the uncertainty of τ² is, too), s = 0 among them.
+Deviations of users are rarely of one size. User i has τ_i² = g_i τ² with log g_i spread by s around a common
+shift; s and the shift are averaged over on a grid (so the uncertainty of τ² is, too), s = 0 among them.
 """
 
 from __future__ import annotations
@@ -28,6 +28,9 @@ _SHIFTS: Final = np.arange(-4, 5) * np.log(2.0)
 _SPREADS: Final = (0.0, 0.5, 1.0, 2.0)
 #: Users, of one more than there are, that may be anywhere on the grid.
 _ANYWHERE: Final = 1.0
+#: Prior odds that users share something, and prior probability that then nobody strays from it.
+_SHARED: Final = 20.0
+_EXACT: Final = 0.25
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,8 +51,17 @@ class Weighed:
 
 
 def weighed(rows: RotatedRows, hyper: Hyper, rules: Rules) -> Weighed:
-    """Average over users' scales, and over subspaces around the best one."""
+    """Average over users' scales, and over subspaces around the best one.
+
+    A prior without any deviations (`stretch` zero) stays one.
+    """
     hyper = gauged(hyper)
+    odds = np.log(_SHARED) if rules.priors and hyper.rank[0] else 0.0
+    if not hyper.stretch.any():
+        one, whole = np.ones(1), np.ones((len(rows.x), 1))
+        value = float(likelihoods(rows, hyper, one).sum()) + corrections(rows, hyper, rules, one, whole)
+        return Weighed(hyper, one, whole, value + odds + np.log(_EXACT))
+    odds += np.log(1.0 - _EXACT) if hyper.rank[0] else 0.0
     reference = replace(hyper, tau2=max(hyper.tau2, visible(rows, hyper)))
     if rules.priors:
         factors = _FACTORS
@@ -58,7 +70,7 @@ def weighed(rows: RotatedRows, hyper: Hyper, rules: Rules) -> Weighed:
     else:
         reference, factors = hyper, np.ones(1)
         value, shares = float(likelihoods(rows, hyper, factors).sum()), np.ones((len(rows.x), 1))
-    return Weighed(reference, factors, shares, value + corrections(rows, reference, rules, factors, shares))
+    return Weighed(reference, factors, shares, value + odds + corrections(rows, reference, rules, factors, shares))
 
 
 def visible(rows: RotatedRows, hyper: Hyper) -> float:
@@ -106,18 +118,13 @@ def mixture(table: Array, centre: float) -> tuple[float, Array]:
 
 
 def corrections(rows: RotatedRows, hyper: Hyper, rules: Rules, factors: Array, shares: Array) -> float:
-    """What choosing U, V and S costs: the volume of subspaces as good as the best one, and ½ log k per number in S."""
+    """What choosing U, V and S costs: the volume of subspaces as good as the best, ½ log k per number in S."""
     r1, r2 = hyper.rank
     size = r1 * r2
     value = -0.25 * size * (size + 1) * float(np.log(len(rows.x)))
     if not rules.priors:
         return value
-    ignored = Gradient(
-        *(np.zeros_like(part) for part in (hyper.u, hyper.v, hyper.core, hyper.own, hyper.mean)),
-        0.0,
-        np.zeros_like(hyper.sigma2),
-    )
-    value += penalty(rows, hyper, replace(rules, volume=False), ignored)
+    value += penalty(rows, hyper, replace(rules, volume=False), Gradient.zeros(hyper))
     if r1:
         for curvature, dim in zip(information(rows, hyper, factors, shares), (rows.d, rows.p), strict=True):
             if len(curvature) < dim:
@@ -129,12 +136,13 @@ def corrections(rows: RotatedRows, hyper: Hyper, rules: Rules, factors: Array, s
 def volume(curvature: float, dim: int) -> float:
     """−log of the mean over uniform unit vectors u in R^dim of exp(½ c (⟨u, û⟩² − 1)): what it costs to find û.
 
-    ½c − log ₁F₁(½; dim/2; ½c), by Butler & Wood's calibrated Laplace approximation (Annals of Statistics 30, 2002).
+    ½c − log ₁F₁(½; dim/2; ½c), by the calibrated Laplace approximation of Butler & Wood (Ann. Statist. 30, 2002).
     """
     if dim <= 1:
         return 0.0
     a, b, x = 0.5, 0.5 * dim, 0.5 * curvature
     y = 2.0 * a / (b - x + np.sqrt((x - b) ** 2 + 4.0 * a * x))
     r = y**2 / a + (1.0 - y) ** 2 / (b - a)
-    log = (b - 0.5) * np.log(b) - 0.5 * np.log(r) + a * np.log(y / a) + (b - a) * np.log((1.0 - y) / (b - a)) + x * y
+    log = (b - 0.5) * np.log(b) - 0.5 * np.log(r) + x * y
+    log += a * np.log(y / a) + (b - a) * np.log((1.0 - y) / (b - a))
     return float(x - log)
