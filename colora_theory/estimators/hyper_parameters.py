@@ -294,7 +294,7 @@ class Climb:
 
 
 def aim(rows: RotatedRows, tol: float) -> float:
-    """Largest derivative, per standard error of its parameter, at which a search may end; `tol` is per observation."""
+    """Largest derivative, per standard error of its parameter, at which to end; `tol` is per observation."""
     return min(tol * max(rows.num_observations, 1.0), max(_NEAR, tol))
 
 

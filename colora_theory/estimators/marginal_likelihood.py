@@ -373,23 +373,15 @@ def mixed_variance(rows: RotatedRows, hyper: Hyper, factors: Array, shares: Arra
     return np.maximum(out, 0.0)
 
 
-def information(rows: RotatedRows, hyper: Hyper, factors: Array, shares: Array) -> tuple[Array, Array]:
-    """What the data tell about U and V per direction, were the cores known: shapes (r1, r1) and (r2, r2).
+def scores(rows: RotatedRows, hyper: Hyper) -> tuple[Array, Array]:
+    """Score of every user's weight at the prior's mean, and its mean variance per entry were nothing shared.
 
-    Σ_i t_i E[C_i VᵀV C_iᵀ | y_i] and Σ_i t_i E[C_iᵀ UᵀU C_i | y_i], t_i the mean eigenvalue of X_iᵀ M_i⁻¹ X_i
-    without the shared part; averaged over users' factors of τ² as in `mixed_mean`.
+    X_iᵀ M_i⁻¹ (y_i − 𝒜_i(μ)), shape (k, d, p), M_i the marginal covariance; and the mean eigenvalue of
+    X_iᵀ N_i⁻¹ X_i, N_i the covariance of deviations and noise alone, shape (k,).
     """
-    (r1, r2), q = hyper.rank, rows.x.shape[2]
-    total = np.zeros((r1 * r2, r1 * r2))
+    out, variances = np.empty((len(rows.x), rows.d, rows.p)), np.empty(len(rows.x))
     for block in rows.blocks:
-        seen = _Seen(rows, hyper, block)
-        for j in np.flatnonzero(shares[block].max(0) > 1e-12):
-            users = _Block(seen, factors[j] * hyper.tau2 * hyper.stretch[block])
-            per_direction = shares[block, j] * (users.squares * users.w).sum(1) / q
-            second = users.z[:, :, None] * users.z[:, None, :] + users.inverse
-            mean = users.flat @ np.tensordot(per_direction, second, axes=1) @ users.flat.T
-            shape = users.loads.shape[:2]
-            total += mean.reshape(*shape, *shape)[:r1, :r2, :r1, :r2].reshape(r1 * r2, r1 * r2)
-    parts = total.reshape(r1, r2, r1, r2)
-    a1, a2 = hyper.u.T @ hyper.u, hyper.v.T @ hyper.v
-    return np.einsum("ajcl,jl->ac", parts, a2), np.einsum("ajcl,ac->jl", parts, a1)
+        users = _at(rows, hyper, block)
+        out[block] = (users.x.swapaxes(1, 2) @ users.residual()).reshape(-1, rows.d, rows.p)
+        variances[block] = (users.squares * users.w).sum(1) / rows.x.shape[2]
+    return out, variances

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy as np
+from scipy.optimize import brentq
 from scipy.special import logsumexp
 
 from colora_theory.estimators.hyper_parameters import Rules, gauged, penalty, weights_of_rows
@@ -17,8 +18,8 @@ from colora_theory.estimators.marginal_likelihood import (
     Gradient,
     Hyper,
     RotatedRows,
-    information,
     likelihoods,
+    scores,
 )
 from colora_theory.linalg import Array
 
@@ -28,8 +29,10 @@ _SHIFTS: Final = np.arange(-4, 5) * np.log(2.0)
 _SPREADS: Final = (0.0, 0.5, 1.0, 2.0)
 #: Users, of one more than there are, that may be anywhere on the grid.
 _ANYWHERE: Final = 1.0
-#: Prior odds that users share something, and prior probability that then nobody strays from it.
+#: Prior odds that users share one direction, of every further one against no further one, and prior probability
+#: that nobody strays from what is shared.
 _SHARED: Final = 20.0
+_FURTHER: Final = 0.5
 _EXACT: Final = 0.25
 
 
@@ -56,7 +59,7 @@ def weighed(rows: RotatedRows, hyper: Hyper, rules: Rules) -> Weighed:
     A prior without any deviations (`stretch` zero) stays one.
     """
     hyper = gauged(hyper)
-    odds = np.log(_SHARED) if rules.priors and hyper.rank[0] else 0.0
+    odds = np.log(_SHARED) + (hyper.rank[0] - 1) * np.log(_FURTHER) if rules.priors and hyper.rank[0] else 0.0
     if not hyper.stretch.any():
         one, whole = np.ones(1), np.ones((len(rows.x), 1))
         value = float(likelihoods(rows, hyper, one).sum()) + corrections(rows, hyper, rules, one, whole)
@@ -125,24 +128,57 @@ def corrections(rows: RotatedRows, hyper: Hyper, rules: Rules, factors: Array, s
     if not rules.priors:
         return value
     value += penalty(rows, hyper, replace(rules, volume=False), Gradient.zeros(hyper))
-    if r1:
-        for curvature, dim in zip(information(rows, hyper, factors, shares), (rows.d, rows.p), strict=True):
-            if len(curvature) < dim:
-                for a, c in enumerate(np.linalg.eigvalsh(curvature)[::-1]):
-                    value -= volume(float(c), dim - a)
+    if not size:
+        return value
+    with np.errstate(divide="ignore"):
+        logs = np.where(shares > 0, shares * np.log(np.maximum(factors, _FACTORS[1])), 0.0).sum(1)
+    typical = replace(hyper, stretch=hyper.stretch * np.exp(logs))
+    s = (hyper.core @ hyper.core.T).reshape(r1, r2, r1, r2)
+    for side, (own, dim) in enumerate(((r1, rows.d), (r2, rows.p))):
+        for a in range(own if own < dim else 0):
+            value -= _direction_cost(rows, typical, s.swapaxes(0, 1).swapaxes(2, 3) if side else s, a, bool(side))
     return value
 
 
-def volume(curvature: float, dim: int) -> float:
-    """−log of the mean over uniform unit vectors u in R^dim of exp(½ c (⟨u, û⟩² − 1)): what it costs to find û.
+def _direction_cost(rows: RotatedRows, hyper: Hyper, s: Array, a: int, outputs: bool) -> float:
+    """−log of the mean over directions u of the likelihood of u over that of the best: what finding it costs.
 
-    ½c − log ₁F₁(½; dim/2; ½c), by the calibrated Laplace approximation of Butler & Wood (Ann. Statist. 30, 2002).
+    The likelihood of column `a` of U (of V for `outputs`) given everything else is taken for exp(uᵀAu), A from the
+    scores of the prior without that column: exact for isotropic covariates, and noise alone costs what it gains.
     """
-    if dim <= 1:
+    r1, r2 = hyper.rank
+    core = hyper.core.reshape(r1, r2, -1).copy()
+    core[(slice(None), a) if outputs else a] = 0.0
+    found, information = scores(rows, replace(hyper, core=core.reshape(r1 * r2, -1)))
+    mine, theirs = (hyper.v, hyper.u) if outputs else (hyper.u, hyper.v)
+    stack = (found.swapaxes(1, 2) if outputs else found) @ theirs  # (k, dim, other rank)
+    others = np.delete(mine, a, axis=1)
+    stack -= others @ (others.T @ stack)
+    variances, axes = np.linalg.eigh(s[a, :, a, :])
+    variances = np.maximum(variances, 0.0)
+    scale = np.sqrt(0.5 * variances / (1.0 + information[:, None] * variances))  # (k, other rank)
+    flat = ((stack @ axes) * scale[:, None, :]).transpose(1, 0, 2).reshape(len(mine), -1)
+    dim = len(mine) - others.shape[1]
+    gram = flat @ flat.T if flat.shape[0] <= flat.shape[1] else flat.T @ flat
+    values = np.maximum(np.linalg.eigvalsh(gram)[::-1][:dim], 0.0)
+    return peak_over_mean(np.concatenate([values, np.zeros(dim - len(values))]))
+
+
+def peak_over_mean(values: Array) -> float:
+    """max(a) − log of the mean over uniform unit vectors of exp(Σ a_j u_j²), for a_j ≥ 0.
+
+    The mean is Bingham's normalising constant, by the saddle point approximation of Kume & Wood (Biometrika 92,
+    2005) relative to that of a = 0.
+    """
+    m, top = len(values), float(values.max(initial=0.0))
+    if m <= 1 or top == 0.0:
         return 0.0
-    a, b, x = 0.5, 0.5 * dim, 0.5 * curvature
-    y = 2.0 * a / (b - x + np.sqrt((x - b) ** 2 + 4.0 * a * x))
-    r = y**2 / a + (1.0 - y) ** 2 / (b - a)
-    log = (b - 0.5) * np.log(b) - 0.5 * np.log(r) + x * y
-    log += a * np.log(y / a) + (b - a) * np.log((1.0 - y) / (b - a))
-    return float(x - log)
+    gaps = top - values
+    root = brentq(
+        lambda s: 0.5 * float((1.0 / (s + gaps)).sum()) - 1.0, 0.5 * (1.0 - 1e-12), 0.5 * m * (1.0 + 1e-12)
+    )
+    log = (
+        root - 0.5 * float(np.log(root + gaps).sum()) - 0.5 * np.log(0.5 * float((1.0 / (root + gaps) ** 2).sum()))
+    )
+    start = 0.5 * m - 0.5 * m * np.log(0.5 * m) - 0.5 * np.log(2.0 / m)
+    return float(start - log)
