@@ -7,17 +7,17 @@ from typing import Any, ClassVar, TypeAlias
 
 import numpy as np
 
-from colora_theory.data import Dataset
-from colora_theory.errors import InputError, nearest
+from colora_theory.errors import InputError
 from colora_theory.estimators.base import Estimator, Fit, register
-from colora_theory.estimators.descent import check_integer, check_real
 from colora_theory.estimators.hyper_parameters import Climb, Rules, aim, climb
 from colora_theory.estimators.marginal_likelihood import Hyper, RotatedRows, log_likelihood, mixed_mean
 from colora_theory.estimators.prior_evidence import Weighed, weighed
 from colora_theory.estimators.prior_starts import alone, narrowed, promising, widened
 from colora_theory.estimators.ranks import resolve_rank
 from colora_theory.estimators.shared_model import SharedModel
-from colora_theory.linalg import Array
+from colora_theory.model.checks import check_integer, check_real, check_word
+from colora_theory.model.dataset import Dataset
+from colora_theory.model.linalg import Array
 
 #: Log evidence by which a rank may fall behind the best and still be averaged over.
 _BEHIND = 12.0
@@ -73,12 +73,9 @@ class Hierarchical(Estimator):
     max_sweeps: int = 1000
 
     def __post_init__(self) -> None:
-        choices = {"mean": ("zero", "free"), "noise": ("common", "per_user"), "priors": ("weak", "none")}
-        for name, words in choices.items():
-            value = getattr(self, name)
-            if value not in words:
-                allowed = ", ".join(words)
-                raise InputError(f"{name} must be one of {allowed}, got {value!r}; {nearest(str(value), words)}")
+        check_word("mean", self.mean, ("zero", "free"))
+        check_word("noise", self.noise, ("common", "per_user"))
+        check_word("priors", self.priors, ("weak", "none"))
         check_real("tol", self.tol)
         check_integer("max_sweeps", self.max_sweeps, 1)
 

@@ -21,10 +21,10 @@ from scipy.linalg import LinAlgError
 from scipy.optimize import minimize
 
 from colora_theory.estimators.marginal_likelihood import Gradient, Hyper, RotatedRows, with_gradient
-from colora_theory.linalg import Array
+from colora_theory.model.linalg import Array
 
 #: Variances relative to the mean square of the responses between which the search stays.
-_LEAST, _MOST = 1e-16, 1e8
+_LEAST, _MOST = 1e-15, 1e8
 #: Weight of the prior on the shape of the cores' covariance, in users; of single users' noise, in observations.
 _SHAPE, _NOISE = 1.0, 2.0
 #: Farthest from an optimum, in standard errors of each parameter, at which the search may end.

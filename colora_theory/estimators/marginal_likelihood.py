@@ -18,10 +18,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from colora_theory.estimators.shared_model import SharedModel
-from colora_theory.linalg import Array
+from colora_theory.model.linalg import Array
 
 #: Bytes of covariates that are worked on together.
 _BLOCK = 1 << 24
+#: Diagonal entries up to which inverting a core's matrix needs no care.
+_PLAIN = 1e8
 
 
 @dataclass(frozen=True, eq=False)
@@ -168,7 +170,7 @@ class _Seen:
         if self.regression:
             self.features = self.x @ self.u
         else:
-            self.features = self.x @ np.einsum("ia,jb->ijab", self.u, self.v).reshape(-1, a * b)
+            self.features = self.x @ np.einsum("ia,jb->ijab", self.u, self.v).reshape(self.d * self.p, a * b)
         self.square_v = self.v.T @ self.v
 
 
@@ -193,7 +195,7 @@ class _Block:
         self.moment = (moment @ self.v).reshape(k, a * b) if self.regression else moment[:, :, 0]
         inner = np.eye(size) + self.flat.T @ self.image
         right = self.moment @ self.flat
-        self.inverse = np.linalg.inv(inner)
+        self.inverse, core_log_det = inverse_and_log_det(inner)
         self.z = (self.inverse @ right[:, :, None])[:, :, 0]
         cores = self.z @ self.flat.T
         self.cores = cores.reshape(k, a, b)
@@ -202,7 +204,7 @@ class _Block:
         else:
             self.fitted = self.features @ cores[:, :, None]
         t = self.e.shape[2]
-        log_det = t * (self.left * np.log(self.sigma2) - np.log(self.w).sum(1)) + np.linalg.slogdet(inner)[1]
+        log_det = t * (self.left * np.log(self.sigma2) - np.log(self.w).sum(1)) + core_log_det
         quadratic = self.rest / self.sigma2 + np.einsum("km,kmt,kmt->k", self.w, self.e, self.e)
         quadratic -= np.einsum("kr,kr->k", right, self.z)
         self.value = -0.5 * (log_det + quadratic + t * (self.left + self.x.shape[1]) * np.log(2.0 * np.pi))
@@ -235,7 +237,7 @@ class _Block:
             left = np.einsum("kda,abr->kdbr", self.u - seen, self.loads)
             part = np.einsum("pb,kdbr->kdpr", self.v, left)
         else:
-            base = np.einsum("ia,jb->ijab", self.u, self.v).reshape(-1, a * b)
+            base = np.einsum("ia,jb->ijab", self.u, self.v).reshape(self.d * self.p, a * b)
             part = ((base - seen) @ self.flat).reshape(k, self.d, self.p, size)
             alone = alone.reshape(k, self.d, self.p)
         shared = np.einsum("kdpr,krs,kdps->kdp", part, self.inverse, part, optimize=True)
@@ -297,6 +299,16 @@ class _Block:
         step = -(self.w**2) * d_w
         total.tau2 += float(np.vdot(step, self.squares * (self.tau2 / hyper.tau2)))
         total.sigma2[block] += step.sum(1)
+
+
+def inverse_and_log_det(inner: Array) -> tuple[Array, Array]:
+    """Inverses and log determinants of matrices I + (positive semi-definite), shape (k, R, R), however large."""
+    size = inner.shape[-1]
+    if inner.size == 0 or float(np.einsum("krr->kr", inner).max()) < _PLAIN:
+        return np.asarray(np.linalg.inv(inner), dtype=np.float64), np.asarray(np.linalg.slogdet(inner)[1])
+    values, vectors = np.linalg.eigh(inner - np.eye(size))
+    values = 1.0 + np.maximum(values, 0.0)
+    return (vectors / values[:, None, :]) @ vectors.swapaxes(1, 2), np.log(values).sum(1)
 
 
 def log_likelihood(rows: RotatedRows, hyper: Hyper) -> Array:

@@ -21,7 +21,7 @@ from colora_theory.estimators.marginal_likelihood import (
     likelihoods,
     scores,
 )
-from colora_theory.linalg import Array
+from colora_theory.model.linalg import Array
 
 #: Factors of τ², a zero among them; steps of a factor 2 that the common shift may take; spreads of log τ_i².
 _FACTORS: Final = np.concatenate([[0.0], 2.0 ** (0.5 * np.arange(-16, 17))])

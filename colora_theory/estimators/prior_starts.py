@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 
 from colora_theory.estimators.marginal_likelihood import Hyper, RotatedRows, posterior_mean
-from colora_theory.linalg import Array
+from colora_theory.model.linalg import Array
 
 
 def alone(rows: RotatedRows, columns: tuple[int, ...] = ()) -> Hyper:
