@@ -125,7 +125,7 @@ class Hyper:
         axes = np.zeros((len(self.u), own))
         axes[list(self.columns), np.arange(own)] = 1.0
         u = np.concatenate([self.u, axes], axis=1)
-        v = self.v if p == 1 else np.concatenate([self.v, np.eye(p)], axis=1)
+        v = np.eye(1) if p == 1 else np.concatenate([self.v, np.eye(p)], axis=1)
         first, size = v.shape[1] - p, r1 * r2
         loads = np.zeros((r1 + own, v.shape[1], size + own * p))
         loads[:r1, :r2, :size] = self.core.reshape(r1, r2, size)
@@ -205,8 +205,10 @@ class _Block:
             self.fitted = self.features @ cores[:, :, None]
         t = self.e.shape[2]
         log_det = t * (self.left * np.log(self.sigma2) - np.log(self.w).sum(1)) + core_log_det
-        quadratic = self.rest / self.sigma2 + np.einsum("km,kmt,kmt->k", self.w, self.e, self.e)
-        quadratic -= np.einsum("kr,kr->k", right, self.z)
+        # misfit plus the cores' own size, neither of which cancels: the same as yᵀM⁻¹y
+        missed = self.e - self.fitted
+        quadratic = self.rest / self.sigma2 + np.einsum("km,kmt,kmt->k", self.w, missed, missed)
+        quadratic += np.einsum("kr,kr->k", self.z, self.z)
         self.value = -0.5 * (log_det + quadratic + t * (self.left + self.x.shape[1]) * np.log(2.0 * np.pi))
 
     def _image(self, flat: Array) -> Array:

@@ -107,15 +107,14 @@ def mixture(table: Array, centre: float) -> tuple[float, Array]:
                 weight = np.exp(-0.5 * (distance / spread) ** 2)
                 weight /= weight.sum()
                 priors.append((1.0 - stray) * weight + stray / count)
-    top = table.max(1, keepdims=True)
-    scaled = np.exp(table - top)
-    each = np.log(np.maximum(scaled @ np.array(priors).T, 1e-300)) + top  # (k, priors)
-    totals = each.sum(0)
-    chance = np.exp(totals - logsumexp(totals))
-    shares = np.zeros_like(table)
-    for c, prior, own in zip(chance, priors, each.T, strict=True):
-        if c > 1e-9:
-            shares += c * prior * np.exp(table - own[:, None])
+    with np.errstate(divide="ignore"):
+        each = [logsumexp(table + np.log(prior), axis=1) for prior in priors]
+        totals = np.array([float(own.sum()) for own in each])
+        chance = np.exp(totals - logsumexp(totals))
+        shares = np.zeros_like(table)
+        for c, prior, own in zip(chance, priors, each, strict=True):
+            if c > 1e-9:
+                shares += c * np.exp(table + np.log(prior) - own[:, None])
     shares /= shares.sum(1, keepdims=True)
     return float(logsumexp(totals) - np.log(len(priors))), shares
 
