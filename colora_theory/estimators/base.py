@@ -48,6 +48,7 @@ class Fit:
     intercepts : shape (num_users, dim_out), or None when the method fits none.
     sweeps : sweeps (iterations) taken; 0 for direct methods.
     history : what was recorded per half step, for example {"objective": array}; empty for direct methods.
+    uncertainty : computes `standard_errors`, or None.
     """
 
     status: str
@@ -60,6 +61,16 @@ class Fit:
     intercepts: Array | None = None
     sweeps: int = 0
     history: dict[str, Any] = field(default_factory=dict)
+    uncertainty: Callable[[], Array] | None = None
+
+    @cached_property
+    def standard_errors(self) -> Array | None:
+        """Standard errors of the weights' entries, shape (num_users, dim_in, dim_out), computed when asked for.
+
+        Posterior standard deviations of Bayesian methods, large-sample ones of maximum likelihood; None where a
+        method has no honest ones.
+        """
+        return None if self.uncertainty is None else self.uncertainty()
 
     @cached_property
     def weights(self) -> Array:
@@ -89,6 +100,7 @@ class Fit:
 
         units = {**_HISTORY_UNITS, "penalty": penalty_units}
         with np.errstate(over="ignore"):  # what overflows is infinite, and the status says so
+            errors = self.uncertainty
             return dataclasses.replace(
                 self,
                 dense=back(self.dense, (-1, 1)),
@@ -96,7 +108,13 @@ class Fit:
                 intercepts=back(self.intercepts, (0, 1)),
                 pretrained=pretrained,
                 history={n: back(v, units[n]) if n in units else v for n, v in self.history.items()},
+                uncertainty=None if errors is None else functools.partial(_ldexp_of, errors, f - e),
             )
+
+
+def _ldexp_of(uncertainty: Callable[[], Array], exponent: int) -> Array:
+    """What `uncertainty` says, times a power of two."""
+    return np.ldexp(uncertainty(), exponent)
 
 
 @dataclass(frozen=True, kw_only=True)

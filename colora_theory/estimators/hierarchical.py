@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, ClassVar, TypeAlias
 
 import numpy as np
@@ -10,7 +11,9 @@ import numpy as np
 from colora_theory.errors import InputError
 from colora_theory.estimators.base import Estimator, Fit, register
 from colora_theory.estimators.hyper_parameters import Climb, Rules, aim, climb
-from colora_theory.estimators.marginal_likelihood import Hyper, RotatedRows, log_likelihood, mixed_mean
+from colora_theory.estimators.marginal_likelihood import Hyper, RotatedRows, log_likelihood
+from colora_theory.estimators.posterior import mixed_mean
+from colora_theory.estimators.posterior_errors import Averaged, posterior_deviation
 from colora_theory.estimators.prior_evidence import Weighed, weighed
 from colora_theory.estimators.prior_starts import alone, narrowed, promising, widened
 from colora_theory.estimators.ranks import resolve_rank
@@ -213,6 +216,12 @@ class _Search:
         return {claim: chance / sum(chances.values()) for claim, chance in chances.items()}
 
 
+def _stopped(top: Climb, most: int) -> str:
+    if top.sweeps >= most:
+        return f"max_sweeps = {most} reached before the derivatives vanished."
+    return "no step raises the objective any further, though its derivatives do not vanish (variances at a bound)."
+
+
 def _estimate(search: _Search, units: Array, size: float, data: Dataset) -> Fit:
     """Average the posterior means, and bring everything back to the units of the data."""
     rows, weights = search.rows, np.zeros((data.num_users, data.dim_in, data.dim_out))
@@ -228,6 +237,7 @@ def _estimate(search: _Search, units: Array, size: float, data: Dataset) -> Fit:
             leading_cores = cores
     back = size / units.reshape((-1, 1) if rows.regression else (rows.d, rows.p))
     top = search.climbs[leader]
+    priors = tuple((share, search.weighed[claim]) for claim, share in probabilities.items())
     subspaces: dict[str, Any] = {}
     if leader[0][0]:
         scale = back if rows.regression else back[:, :1]
@@ -242,10 +252,11 @@ def _estimate(search: _Search, units: Array, size: float, data: Dataset) -> Fit:
     deviation = stray * (back[:, 0] if rows.regression else back.mean(1))
     return Fit(
         status="converged" if top.converged else "stopped",
-        message="" if top.converged else f"max_sweeps = {search.most} reached before the derivatives vanished.",
+        message="" if top.converged else _stopped(top, search.most),
         dense=back * weights,
         pretrained=data.pretrained,
         sweeps=top.sweeps,
+        uncertainty=partial(posterior_deviation, Averaged(rows, priors, back)),
         history={
             "log_posterior": np.array(top.values),
             "log_likelihood": float(log_likelihood(rows, top.hyper).sum()) - rows.num_observations * np.log(size),

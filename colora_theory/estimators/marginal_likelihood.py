@@ -154,7 +154,7 @@ class Gradient:
         return cls(u, v, core, own, mean, 0.0, np.zeros_like(hyper.sigma2))
 
 
-class _Seen:
+class Seen:
     """One block of users: what the shared directions make of their rows, whatever the variances."""
 
     def __init__(self, rows: RotatedRows, hyper: Hyper, block: slice) -> None:
@@ -174,13 +174,13 @@ class _Seen:
         self.square_v = self.v.T @ self.v
 
 
-class _Block:
+class Users:
     """One block of users at given variances: posterior of the standardised cores, and what follows from it.
 
     `tau2` is one number, or one per user of the block.
     """
 
-    def __init__(self, seen: _Seen, tau2: float | Array) -> None:
+    def __init__(self, seen: Seen, tau2: float | Array) -> None:
         self.x, self.e, self.u, self.v, self.d, self.p = seen.x, seen.e, seen.u, seen.v, seen.d, seen.p
         self.loads, self.flat, self.square_v, self.features = seen.loads, seen.flat, seen.square_v, seen.features
         self.regression, self.squares, self.sigma2 = seen.regression, seen.squares, seen.sigma2
@@ -315,11 +315,12 @@ def inverse_and_log_det(inner: Array) -> tuple[Array, Array]:
 
 def log_likelihood(rows: RotatedRows, hyper: Hyper) -> Array:
     """Log marginal likelihood of every user, shape (k,), in the units of `rows`."""
-    return np.concatenate([_at(rows, hyper, block).value for block in rows.blocks])
+    return np.concatenate([users_at(rows, hyper, block).value for block in rows.blocks])
 
 
-def _at(rows: RotatedRows, hyper: Hyper, block: slice) -> _Block:
-    return _Block(_Seen(rows, hyper, block), hyper.tau2 * hyper.stretch[block])
+def users_at(rows: RotatedRows, hyper: Hyper, block: slice) -> Users:
+    """One block of users at the prior's own variances."""
+    return Users(Seen(rows, hyper, block), hyper.tau2 * hyper.stretch[block])
 
 
 def with_gradient(rows: RotatedRows, hyper: Hyper, free_mean: bool = False) -> tuple[float, Gradient]:
@@ -327,75 +328,8 @@ def with_gradient(rows: RotatedRows, hyper: Hyper, free_mean: bool = False) -> t
     total = Gradient.zeros(hyper)
     value, t, m = 0.0, rows.y.shape[2], rows.x.shape[1]
     for block in rows.blocks:
-        users = _at(rows, hyper, block)
+        users = users_at(rows, hyper, block)
         value += float(users.value.sum())
         users.add_gradient(total, hyper, block, free_mean)
     total.sigma2 += 0.5 * (rows.rest / hyper.sigma2 - t * (rows.counts - m)) / hyper.sigma2
     return value, total
-
-
-def posterior_mean(rows: RotatedRows, hyper: Hyper) -> tuple[Array, Array]:
-    """Posterior means of the weights, shape (k, d, p), and of the cores, shape (k, r1, r2)."""
-    return mixed_mean(rows, hyper, np.ones(1), np.ones((len(rows.x), 1)))
-
-
-def posterior_variance(rows: RotatedRows, hyper: Hyper) -> Array:
-    """Posterior variances of the weights' entries, shape (k, d, p)."""
-    return mixed_variance(rows, hyper, np.ones(1), np.ones((len(rows.x), 1)))
-
-
-def likelihoods(rows: RotatedRows, hyper: Hyper, factors: Array) -> Array:
-    """Log marginal likelihood of every user under τ² times each factor, shape (k, factors)."""
-    out = np.empty((len(rows.x), len(factors)))
-    for block in rows.blocks:
-        seen = _Seen(rows, hyper, block)
-        for j, factor in enumerate(factors):
-            out[block, j] = _Block(seen, factor * hyper.tau2 * hyper.stretch[block]).value
-    return out
-
-
-def mixed_mean(rows: RotatedRows, hyper: Hyper, factors: Array, shares: Array) -> tuple[Array, Array]:
-    """Posterior means of weights and cores; user i's τ² is multiplied by factor j with chance shares[i, j]."""
-    weights = np.empty((len(rows.x), rows.d, rows.p))
-    cores = np.zeros((len(rows.x), *hyper.rank))
-    for block in rows.blocks:
-        seen = _Seen(rows, hyper, block)
-        shared, pull = np.zeros((len(seen.x), *seen.loads.shape[:2])), np.zeros_like(seen.e)
-        for j in np.flatnonzero(shares[block].max(0) > 1e-12):
-            users = _Block(seen, factors[j] * hyper.tau2 * hyper.stretch[block])
-            share = shares[block, j][:, None, None]
-            shared += share * users.cores
-            pull += (share * users.tau2[:, :, None]) * users.residual()
-        own = seen.x.swapaxes(1, 2) @ pull
-        weights[block] = (seen.u @ shared) @ seen.v.T + hyper.mean + own.reshape(-1, rows.d, rows.p)
-        cores[block] = shared[:, : cores.shape[1], : cores.shape[2]]
-    return weights, cores
-
-
-def mixed_variance(rows: RotatedRows, hyper: Hyper, factors: Array, shares: Array) -> Array:
-    """Posterior variances of the weights' entries under such a mixture, shape (k, d, p)."""
-    out = np.zeros((len(rows.x), rows.d, rows.p))
-    for block in rows.blocks:
-        seen = _Seen(rows, hyper, block)
-        mean = np.zeros_like(out[block])
-        for j in np.flatnonzero(shares[block].max(0) > 1e-12):
-            users = _Block(seen, factors[j] * hyper.tau2 * hyper.stretch[block])
-            share, weights = shares[block, j][:, None, None], users.weights(hyper.mean)
-            out[block] += share * (users.variances() + weights**2)
-            mean += share * weights
-        out[block] -= mean**2
-    return np.maximum(out, 0.0)
-
-
-def scores(rows: RotatedRows, hyper: Hyper) -> tuple[Array, Array]:
-    """Score of every user's weight at the prior's mean, and its mean variance per entry were nothing shared.
-
-    X_iᵀ M_i⁻¹ (y_i − 𝒜_i(μ)), shape (k, d, p), M_i the marginal covariance; and the mean eigenvalue of
-    X_iᵀ N_i⁻¹ X_i, N_i the covariance of deviations and noise alone, shape (k,).
-    """
-    out, variances = np.empty((len(rows.x), rows.d, rows.p)), np.empty(len(rows.x))
-    for block in rows.blocks:
-        users = _at(rows, hyper, block)
-        out[block] = (users.x.swapaxes(1, 2) @ users.residual()).reshape(-1, rows.d, rows.p)
-        variances[block] = (users.squares * users.w).sum(1) / rows.x.shape[2]
-    return out, variances

@@ -14,13 +14,8 @@ from scipy.optimize import brentq
 from scipy.special import logsumexp
 
 from colora_theory.estimators.hyper_parameters import Rules, gauged, penalty, weights_of_rows
-from colora_theory.estimators.marginal_likelihood import (
-    Gradient,
-    Hyper,
-    RotatedRows,
-    likelihoods,
-    scores,
-)
+from colora_theory.estimators.marginal_likelihood import Gradient, Hyper, RotatedRows
+from colora_theory.estimators.posterior import likelihoods, scores
 from colora_theory.model.linalg import Array
 
 #: Factors of τ², a zero among them; steps of a factor 2 that the common shift may take; spreads of log τ_i².
@@ -129,14 +124,18 @@ def corrections(rows: RotatedRows, hyper: Hyper, rules: Rules, factors: Array, s
     value += penalty(rows, hyper, replace(rules, volume=False), Gradient.zeros(hyper))
     if not size:
         return value
-    with np.errstate(divide="ignore"):
-        logs = np.where(shares > 0, shares * np.log(np.maximum(factors, _FACTORS[1])), 0.0).sum(1)
-    typical = replace(hyper, stretch=hyper.stretch * np.exp(logs))
+    typical = typically(hyper, factors, shares)
     s = (hyper.core @ hyper.core.T).reshape(r1, r2, r1, r2)
     for side, (own, dim) in enumerate(((r1, rows.d), (r2, rows.p))):
         for a in range(own if own < dim else 0):
             value -= _direction_cost(rows, typical, s.swapaxes(0, 1).swapaxes(2, 3) if side else s, a, bool(side))
     return value
+
+
+def typically(hyper: Hyper, factors: Array, shares: Array) -> Hyper:
+    """The prior with every user's τ² at the geometric mean of what it may be."""
+    logs = shares @ np.log(np.maximum(factors, _FACTORS[1]))
+    return replace(hyper, stretch=hyper.stretch * np.exp(logs))
 
 
 def _direction_cost(rows: RotatedRows, hyper: Hyper, s: Array, a: int, outputs: bool) -> float:

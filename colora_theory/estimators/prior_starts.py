@@ -6,7 +6,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from colora_theory.estimators.marginal_likelihood import Hyper, RotatedRows, posterior_mean
+from colora_theory.estimators.marginal_likelihood import Hyper, RotatedRows
+from colora_theory.estimators.posterior import posterior_mean
 from colora_theory.model.linalg import Array
 
 
