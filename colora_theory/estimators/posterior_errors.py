@@ -15,7 +15,7 @@ from colora_theory.model.linalg import Array
 
 @dataclass(frozen=True, eq=False)
 class Averaged:
-    """A posterior: priors and their probabilities, the rows they were found from, the way back to the data's units.
+    """A posterior: priors and their probabilities, the rows they come from, and the way back to the data's units.
 
     `back` is the shape-(d, 1) or (d, p) factor that turns internal weights into those of the data.
     """
