@@ -53,11 +53,11 @@ def alignment_test(
 
     The statistic is the share of user i's response that a weight of its own explains and the shared model does
     not, S_i = RSS_i(shared) − RSS_i(own), over its mean under the hypothesis, σ̂² (m_i ∓ a_i): m_i the unknowns (at
-    most the samples) less those of a core, a_i = tr(J_iᵀJ_i (Σ_j J_jᵀJ_j)⁺) what estimating U and V takes away from
-    a user who took part in it, or adds for one who did not. It is referred to F(m_i − a_i, f), or F(m_i, f). σ̂² comes
-    from the residuals of users' own fits where they leave enough (n > d), else from those of the shared model: then
-    the test asks whether a user misses it by more than the others do. Users far outside are left out and the model
-    is fitted again, so that they do not bend it. Flagged are users by Benjamini & Hochberg's step-up rule.
+    most the samples) less those of a core, a_i = tr(J_iᵀJ_i (Σ_j J_jᵀJ_j)⁺) what estimating U and V takes away
+    from a user who took part in it, or adds for one who did not. It is referred to F(m_i − a_i, f), or F(m_i, f).
+    σ̂² comes from the residuals of users' own fits where they leave enough (n > d), else from those of the shared
+    model: then the test asks whether a user misses it by more than the others do. Users far outside are left out
+    and the model is fitted again, so that they do not bend it. Flagged are users by Benjamini & Hochberg's rule.
 
     To first order in the error of the subspaces: for k n well above the degrees of freedom, and noise of one size.
 

@@ -118,7 +118,8 @@ def corrections(rows: RotatedRows, hyper: Hyper, rules: Rules, factors: Array, s
     """What choosing U, V and S costs: the volume of subspaces as good as the best, ½ log k per number in S."""
     r1, r2 = hyper.rank
     size = r1 * r2
-    value = -0.25 * size * (size + 1) * float(np.log(len(rows.x)))
+    turns = sum(r * (r - 1) // 2 for r, dim in ((r1, rows.d), (r2, rows.p)) if r < dim)  # counted with directions
+    value = -0.5 * (size * (size + 1) // 2 - turns) * float(np.log(len(rows.x)))
     if not rules.priors:
         return value
     value += penalty(rows, hyper, replace(rules, volume=False), Gradient.zeros(hyper))
@@ -143,6 +144,7 @@ def _direction_cost(rows: RotatedRows, hyper: Hyper, s: Array, a: int, outputs: 
 
     The likelihood of column `a` of U (of V for `outputs`) given everything else is taken for exp(uᵀAu), A from the
     scores of the prior without that column: exact for isotropic covariates, and noise alone costs what it gains.
+    Directions are orthogonal to those of larger variance: a weak one still has to be told from a strong one.
     """
     r1, r2 = hyper.rank
     core = hyper.core.reshape(r1, r2, -1).copy()
@@ -150,7 +152,7 @@ def _direction_cost(rows: RotatedRows, hyper: Hyper, s: Array, a: int, outputs: 
     found, information = scores(rows, replace(hyper, core=core.reshape(r1 * r2, -1)))
     mine, theirs = (hyper.v, hyper.u) if outputs else (hyper.u, hyper.v)
     stack = (found.swapaxes(1, 2) if outputs else found) @ theirs  # (k, dim, other rank)
-    others = np.delete(mine, a, axis=1)
+    others = mine[:, :a]
     stack -= others @ (others.T @ stack)
     variances, axes = np.linalg.eigh(s[a, :, a, :])
     variances = np.maximum(variances, 0.0)

@@ -65,7 +65,7 @@ class Design:
         self.of_core = np.einsum("ab,oc->aobc", u, v).reshape(len(u) * len(v), r1 * r2)
 
     def jacobians(self, i: int) -> tuple[Array, Array, Array, Array]:
-        """Weight by shared numbers, rows, responses by shared numbers, and inverse of the core's features of user i."""
+        """User i's weight by shared numbers, rows, responses by shared numbers, and inverse of core features."""
         d, p, cores, v = len(self.u), len(self.v), self.cores[i], self.v
         of_shared = np.einsum("ae,bo->aoeb", np.eye(d), cores @ v.T).reshape(d * p, -1)
         if cores.shape[1] < p:
