@@ -24,10 +24,10 @@ _SHIFTS: Final = np.arange(-4, 5) * np.log(2.0)
 _SPREADS: Final = (0.0, 0.5, 1.0, 2.0)
 #: Users, of one more than there are, that may be anywhere on the grid.
 _ANYWHERE: Final = 1.0
-#: Prior odds that users share one direction, of every further one against no further one, and prior probability
-#: that nobody strays from what is shared.
+#: Prior odds that users share a direction at all and of every further one, both in favour of sharing, because the
+#: costs of directions are upper bounds; and prior probability that nobody strays from what is shared.
 _SHARED: Final = 20.0
-_FURTHER: Final = 0.5
+_FURTHER: Final = 2.0
 _EXACT: Final = 0.25
 
 
