@@ -13,11 +13,12 @@ from scipy.stats import kstest, multivariate_normal
 
 import colora_theory as ct
 from colora_theory.estimators.alignment import alignment_test
-from colora_theory.estimators.hyper_parameters import Coordinates, Rules, climb, gauged, target
+from colora_theory.estimators.hyper_parameters import Coordinates, climb, gauged, target
 from colora_theory.estimators.marginal_likelihood import Hyper, RotatedRows, log_likelihood
 from colora_theory.estimators.posterior import posterior_mean, posterior_variance
 from colora_theory.estimators.prior_evidence import peak_over_mean
 from colora_theory.estimators.shared_model import SharedModel
+from colora_theory.estimators.weak_priors import Rules
 
 CASES = [
     (design, p, columns, counts)

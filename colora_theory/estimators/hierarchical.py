@@ -10,7 +10,7 @@ import numpy as np
 
 from colora_theory.errors import InputError
 from colora_theory.estimators.base import Estimator, Fit, register
-from colora_theory.estimators.hyper_parameters import Climb, Rules, aim, climb
+from colora_theory.estimators.hyper_parameters import Climb, aim, climb
 from colora_theory.estimators.marginal_likelihood import Hyper, RotatedRows, log_likelihood
 from colora_theory.estimators.posterior import mixed_mean
 from colora_theory.estimators.posterior_errors import Averaged, posterior_deviation
@@ -18,6 +18,7 @@ from colora_theory.estimators.prior_evidence import Weighed, weighed
 from colora_theory.estimators.prior_starts import alone, narrowed, promising, widened
 from colora_theory.estimators.ranks import resolve_rank
 from colora_theory.estimators.shared_model import SharedModel
+from colora_theory.estimators.weak_priors import Rules
 from colora_theory.model.checks import check_integer, check_real, check_word
 from colora_theory.model.dataset import Dataset
 from colora_theory.model.linalg import Array

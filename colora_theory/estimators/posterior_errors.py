@@ -6,10 +6,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from colora_theory.estimators.hyper_parameters import weights_of_rows
 from colora_theory.estimators.marginal_likelihood import RotatedRows
 from colora_theory.estimators.posterior import information, mixed_mean, mixed_variance
 from colora_theory.estimators.prior_evidence import Weighed, typically
+from colora_theory.estimators.weak_priors import weights_of_rows
 from colora_theory.model.linalg import Array
 
 

@@ -13,9 +13,10 @@ import numpy as np
 from scipy.optimize import brentq
 from scipy.special import logsumexp
 
-from colora_theory.estimators.hyper_parameters import Rules, gauged, penalty, weights_of_rows
+from colora_theory.estimators.hyper_parameters import gauged
 from colora_theory.estimators.marginal_likelihood import Gradient, Hyper, RotatedRows
 from colora_theory.estimators.posterior import likelihoods, scores
+from colora_theory.estimators.weak_priors import Rules, penalty, weights_of_rows
 from colora_theory.model.linalg import Array
 
 #: Factors of τ², a zero among them; steps of a factor 2 that the common shift may take; spreads of log τ_i².
