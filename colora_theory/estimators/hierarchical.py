@@ -158,7 +158,7 @@ class _Search:
                 break
             self._try(r, r + 1)
         r = guess
-        while self._allowed(r + 1) and (r <= guess + 1 or (self._alive(r) and not self._falling(r))):
+        while self._allowed(r + 1) and self._hopeful(r, guess):
             r += 1
             self._try(r, r - 1)
         for claim in self.kept():
@@ -172,9 +172,13 @@ class _Search:
         pair = self._pair(r)
         return max(self.weighed[claim].evidence for claim in self.weighed if claim[0] == pair)
 
-    def _falling(self, r: int) -> bool:
-        """Whether the last two ranks each brought less than the one before."""
-        return self._worth(r - 2) > self._worth(r - 1) > self._worth(r)
+    def _hopeful(self, r: int, guess: int) -> bool:
+        """Whether to go beyond rank r: two more than the best so far, unless r is beaten clearly.
+
+        One direction may be worth nothing without a second: against rank 0 two are always tried.
+        """
+        top = max(self.weighed, key=lambda claim: self.weighed[claim].evidence)[0][0]
+        return r <= guess + 1 if top == 0 else r < top + 2 and self._alive(r)
 
     def _pair(self, r: int) -> tuple[int, int]:
         return r, min(r, self.rows.p)
