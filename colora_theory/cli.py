@@ -129,10 +129,10 @@ def _draw(results: Results, folder: Path | None, style: str) -> list[Path]:
 @as_json
 def status(run: Path, as_json: bool) -> None:
     """Tell how far RUN (a folder, or a copy of its store) is: done, failed, missing, Monte Carlo errors, time."""
+    from colora_theory.results.status import as_text
     from colora_theory.results.status import status as state
-    from colora_theory.results.status import told
 
-    click.echo(json.dumps(state(run)) if as_json else told(state(run)))
+    click.echo(json.dumps(state(run)) if as_json else as_text(state(run)))
 
 
 @main.command()
@@ -240,12 +240,12 @@ def init(file: Path, template: str) -> None:
 @as_json
 def plan(study: Path, overrides: Sequence[str], jobs: int, pilot: int, quick: bool, as_json: bool) -> None:
     """Run a short pilot of STUDY and tell the trials needed, the time and the memory. Stores nothing."""
+    from colora_theory.engine.plan import as_text
     from colora_theory.engine.plan import plan as extrapolate
-    from colora_theory.engine.plan import told
     from colora_theory.studies.study import Study
 
     found = extrapolate(Study.from_toml(study, overrides, quick=quick), pilot=pilot, n_jobs=jobs)
-    click.echo(json.dumps(found) if as_json else told(found))
+    click.echo(json.dumps(found) if as_json else as_text(found))
 
 
 @main.command()

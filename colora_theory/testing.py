@@ -34,7 +34,7 @@ from colora_theory.model.dataset import Dataset
 from colora_theory.model.problem import Problem
 from colora_theory.model.truth import Truth
 from colora_theory.results.rows import FAILURES, Row
-from colora_theory.studies.study import Cell, EstimatorSpec
+from colora_theory.studies.cells import Cell, EstimatorSpec
 from colora_theory.verdicts.check import inapplicable, is_scaling, requirement_of
 from colora_theory.verdicts.judge import MIN_TRIALS, CellTest, Requirement, Sample, judge_family
 from colora_theory.verdicts.scaling import RateTest

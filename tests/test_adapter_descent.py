@@ -56,7 +56,7 @@ def test_lora_pro_stays_closer_to_full_fine_tuning_than_lora(rank: int) -> None:
         paths = {
             name: get(name)(keep_history=True, max_sweeps=40, step=0.2, **extra)
             .fit(data, np.random.default_rng(seed))
-            .history["changes"]
+            .history["weight_changes"]
             for name, extra in (
                 ("full_finetuning_gd", {}),
                 ("lora_gd", {"rank": rank}),

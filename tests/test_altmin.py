@@ -221,7 +221,7 @@ def test_users_without_rows_and_all_zero_data_do_not_crash() -> None:
         ({"rank": 9}, r"rank must be at most min\(dim_in, num_users \* rank_out\) = 8, got 9"),
         ({"rank": 0}, "got 0"),
         ({"rank": None}, "rank must be given"),
-        ({"rank": (2, 2)}, "rank_out at most dim_out = 1, got 2"),
+        ({"rank": (2, 2)}, "rank_out must be at most dim_out = 1, got 2"),
         ({"rank": (1, 2, 3)}, "rank must be one integer"),
         ({"rank": 2, "start": "spectral"}, "start must be one of"),
         ({"rank": 2, "tol": -1.0}, "tol must be a number ≥ 0"),

@@ -15,7 +15,9 @@ from scipy import stats
 
 import colora_theory as ct
 from colora_theory.figures import draw as plots
-from colora_theory.figures import panels, tables
+from colora_theory.figures import panel as panels
+from colora_theory.figures import tables
+from colora_theory.figures.curve import Curve
 from colora_theory.verdicts import statistics as analysis
 
 STUDY = """
@@ -294,9 +296,9 @@ def test_lines_at_one_value_stay_visible() -> None:
     claims = pd.DataFrame(
         {"law": ["gaussian", "student_t"], "value": [1.0, 2.0], "line": "", "standing": "proved"}
     )
-    figure = SimpleNamespace(x="law", overlay=["cramer_rao"], lines=(), log_x=None, log_y=None)
+    figure = SimpleNamespace(x="law", overlay=["cramer_rao"], lines=(), log_x=None, log_y=None, hue=None)
     axes = plt.figure().subplots()
-    panels.curve(axes, figure, {"points": pd.DataFrame(rows), "overlay:cramer_rao": claims})
+    Curve(None, figure).draw(axes, {"points": pd.DataFrame(rows), "overlay:cramer_rao": claims})
     first, second = (bars.lines[0] for bars in axes.containers)
     assert not set(first.get_xdata()) & set(second.get_xdata())
     assert first.get_markerfacecolor() == "none"

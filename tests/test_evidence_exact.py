@@ -11,7 +11,7 @@ from scipy import stats
 import colora_theory as ct
 from colora_theory import guarantees
 from colora_theory.results.results import Results
-from colora_theory.studies.study import Cell
+from colora_theory.studies.cells import Cell
 from colora_theory.verdicts import check as verdicts
 from colora_theory.verdicts.judge import Requirement, Sample, Verdict, judge, p_value, skewed_mean
 from colora_theory.verdicts.scaling import judge_pooled, judge_rate, log_log_slope, pooled_p

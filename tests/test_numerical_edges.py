@@ -95,8 +95,10 @@ def test_objectives_are_told_in_the_units_of_the_responses() -> None:
     plain = run("altmin", p, truth, data, keep_history=True).history["objective"]
     got = run("altmin", p, truth, rescaled(data, -140, 140), keep_history=True).history["objective"]
     np.testing.assert_allclose(np.ldexp(got, -280), plain, rtol=1e-12)
-    path = run("lora_gd", p, truth, rescaled(data, 140, 140), keep_history=True, max_sweeps=3).history["changes"]
-    reference = run("lora_gd", p, truth, data, keep_history=True, max_sweeps=3).history["changes"]
+    path = run("lora_gd", p, truth, rescaled(data, 140, 140), keep_history=True, max_sweeps=3).history[
+        "weight_changes"
+    ]
+    reference = run("lora_gd", p, truth, data, keep_history=True, max_sweeps=3).history["weight_changes"]
     np.testing.assert_allclose(path, reference, rtol=1e-12)
 
 

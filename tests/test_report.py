@@ -9,6 +9,7 @@ import xml.etree.ElementTree as ET
 from pathlib import Path
 
 import pytest
+import tomli_w
 from browser import Browser
 
 import colora_theory as ct
@@ -146,7 +147,7 @@ def test_the_verdict_stands_beside_the_guarantee() -> None:
 
 
 def test_the_resolved_study_reads_back_as_the_same_study(run: ct.Results) -> None:
-    text = report.toml(run.study.resolved())
+    text = tomli_w.dumps(run.study.resolved())
     assert tomllib.loads(text) == run.study.resolved()
     assert ct.Study.from_dict(tomllib.loads(text)).identity() == run.study.identity()
 

@@ -17,7 +17,7 @@ from colora_theory.results.export import write as export
 from colora_theory.results.merge import merge
 from colora_theory.results.results import Results
 from colora_theory.results.rows import Row
-from colora_theory.results.status import status, told
+from colora_theory.results.status import as_text, status
 from colora_theory.studies.study import Study
 
 
@@ -238,7 +238,7 @@ def test_summary_and_tally_agree_with_the_frame(tmp_path):
     assert set(failures.message) == {"ZeroDivisionError: no luck"}
     assert results.failure_messages() == [("fake_raises: failed: ZeroDivisionError: no luck", len(failures))]
     assert "small" in repr(results)
-    text = told(status(tmp_path / "a"))
+    text = as_text(status(tmp_path / "a"))
     assert f"{len(failures)} failed" in text
 
 
@@ -251,7 +251,7 @@ def test_status_tells_what_is_missing(tmp_path):
     assert not state["running"]
     assert state["cells"][0]["varied"] == {"num_users": 3}
     assert state["cells"][0]["metrics"]["subspace_distance"]["mcse"] is None
-    assert "not running" in told(state)
+    assert "not running" in as_text(state)
 
 
 def test_shards_of_other_studies_and_contradictions_are_refused(tmp_path):

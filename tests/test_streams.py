@@ -14,7 +14,7 @@ from scipy import stats
 import colora_theory as ct
 from colora_theory.engine.trial import DATA, ESTIMATOR, TRUTH, Recipe, draw, stream
 from colora_theory.model.dataset import predict
-from colora_theory.model.sampling import covariance_factor
+from colora_theory.model.problem import covariance_factor
 from colora_theory.studies.study import Study
 
 LEVEL = 1e-6

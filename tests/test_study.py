@@ -8,8 +8,9 @@ import pytest
 from colora_theory.errors import InputError
 from colora_theory.model import metrics
 from colora_theory.studies import templates
+from colora_theory.studies.cells import words_of
 from colora_theory.studies.overrides import MAX_FILE_BYTES, parse_overrides
-from colora_theory.studies.study import Study, words_of
+from colora_theory.studies.study import Study
 
 
 @pytest.fixture(autouse=True)
@@ -151,7 +152,7 @@ WRONG = {
         "speaks about 'parameter_error'; add it to metrics.use",
     ),
     "delta": ({"guarantee": [{"name": "fake_per_trial", "delta": 1.5}]}, "guarantee.1..delta must be less than 1"),
-    "figure kind": ({"figure": [{"kind": "pie"}]}, r"figure\[1\].kind must be 'curve', 'heatmap'"),
+    "figure kind": ({"figure": [{"kind": "pie"}]}, r"figure\[1\].kind: unknown name 'pie'; allowed: bars, curve"),
     "figure axis": ({"figure": [{"kind": "curve", "x": "num_user"}]}, "did you mean 'num_users'"),
     "figure overlay": ({"figure": [{"kind": "curve", "overlay": ["x"]}]}, "unknown name 'x'"),
     "figure estimator": ({"figure": [{"kind": "curve", "estimators": ["x"]}]}, "unknown name 'x'"),

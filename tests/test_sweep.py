@@ -12,17 +12,17 @@ import pytest
 
 from colora_theory.engine import memory, trial
 from colora_theory.engine import run as sweep
+from colora_theory.engine.plan import as_text as plan_text
 from colora_theory.engine.plan import plan
-from colora_theory.engine.plan import told as plan_told
 from colora_theory.engine.reproduce import reproduce
 from colora_theory.engine.run import run
-from colora_theory.engine.schedule import Agenda, Shard
-from colora_theory.engine.stopping import Moments
+from colora_theory.engine.schedule import Schedule, Shard
 from colora_theory.engine.trial import Recipe, Segment, run_chunk
 from colora_theory.errors import InputError
 from colora_theory.model import sampling, truth
 from colora_theory.model.problem import Problem
 from colora_theory.results.merge import merge
+from colora_theory.results.moments import Moments
 from colora_theory.results.results import Results
 from colora_theory.studies.study import Study
 
@@ -276,10 +276,10 @@ def test_shards_partition_the_trials(count, grid):
     study = build(grid={"num_users": grid})
     seen = []
     for index in range(count):
-        agenda = Agenda(study, [[bytearray()] * 2 for _ in grid], Shard(index, count), 2, None)
-        left = agenda.trials_left
+        schedule = Schedule(study, [[bytearray()] * 2 for _ in grid], Shard(index, count), 2, None)
+        left = schedule.trials_left
         taken = 0
-        while chunk := agenda.take():
+        while chunk := schedule.take():
             units = [(s.words, t) for s in chunk.segments for t in s.trials]
             seen += units
             taken += len(units)
@@ -343,9 +343,9 @@ def test_plan_extrapolates(tmp_path):
     for cell in found["cells"]:
         assert cell["seconds_per_trial"] >= 0.01
         assert cell["trials_planned"] == 10 * -(-cell["trials_needed"] // 10)
-    assert "in all:" in plan_told(found)
+    assert "in all:" in plan_text(found)
     unknown = plan(build(estimator=[{"name": "fake_raises"}], metrics={"use": ["success"]}), pilot=2)
     assert unknown["cells"][0]["trials_planned"] == 12
     dying = plan(build(estimator=[{"name": "fake_kills"}], grid={"num_users": [3]}), pilot=2)
     assert dying["cells"][0]["seconds"] is None
-    assert "died" in plan_told(dying)
+    assert "died" in plan_text(dying)

@@ -9,7 +9,7 @@ from scipy import stats
 
 import colora_theory as ct
 from colora_theory.model.dataset import predict
-from colora_theory.model.sampling import covariance_factor
+from colora_theory.model.problem import covariance_factor
 
 #: False-alarm level of every statistical test here: |z| > 4.9 has probability below 1e-6.
 Z = 4.9

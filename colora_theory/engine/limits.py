@@ -94,13 +94,16 @@ def within(seconds: float, task: Callable[[], T]) -> T:
 
 
 class Guard:
-    """End this process when a trial hangs in native code, long after its alarm should have rung."""
+    """End this process when a trial hangs in native code, long after its alarm should have rung.
 
-    def __init__(self, timeout: float | None) -> None:
-        self._timeout, self._set_at = timeout, -math.inf
+    Before that, where the process hangs is written to the file `note`, which tells a timeout from any other death.
+    """
+
+    def __init__(self, timeout: float | None, note: str = "") -> None:
+        self._timeout, self._note, self._set_at = timeout, note or os.devnull, -math.inf
 
     def __enter__(self) -> Guard:
-        self._sink = os.open(os.devnull, os.O_WRONLY) if self._timeout else -1
+        self._sink = os.open(self._note, os.O_WRONLY | os.O_CREAT, 0o600) if self._timeout else -1
         return self
 
     def renew(self) -> None:

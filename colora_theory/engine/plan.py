@@ -100,7 +100,7 @@ def _needed(study: Study, recipe: Recipe, rows: list[Row]) -> int | None:
     return needed
 
 
-def told(found: dict[str, Any]) -> str:
+def as_text(found: dict[str, Any]) -> str:
     """Return the plan as text."""
     rows = [
         [

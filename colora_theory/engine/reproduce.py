@@ -12,7 +12,7 @@ from colora_theory.engine.trial import Recipe, Segment, run_chunk
 from colora_theory.errors import InputError
 from colora_theory.results.results import Results
 from colora_theory.results.rows import Row
-from colora_theory.studies.study import Cell
+from colora_theory.studies.cells import Cell
 
 #: Agreement asked for when machine or versions differ from those of the run; bitwise otherwise.
 RELATIVE: Final = 1e-6

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import time
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from colora_theory.engine import memory
 from colora_theory.engine.machine import manifest
 from colora_theory.engine.pools import BACKENDS, Pool, open_pool
 from colora_theory.engine.progress import Progress
-from colora_theory.engine.schedule import Agenda, Chunk, Shard
+from colora_theory.engine.schedule import Chunk, Schedule, Shard
 from colora_theory.engine.stopping import Stopping
 from colora_theory.engine.trial import Recipe, run_chunk
 from colora_theory.errors import InputError, expect
@@ -64,8 +66,8 @@ def run(
             describe_folder(folder, study, about["manifest"])
             stored = _stored(study, writer)
             stopping = Stopping(study, writer.values) if study.run.target_mcse else None
-            agenda = Agenda(study, stored, part, pool.slots, stopping)
-            _work(agenda, recipe, pool, writer, Progress(agenda.trials_left, quiet=quiet))
+            schedule = Schedule(study, stored, part, pool.slots, stopping)
+            _work(schedule, recipe, pool, writer, Progress(schedule.trials_left, quiet=quiet))
         finally:
             writer.close()
     finally:
@@ -81,44 +83,59 @@ def default_out(study: Study, shard: Shard | None = None) -> Path:
     return Path("runs") / name
 
 
-def _work(agenda: Agenda, recipe: Recipe, pool: Pool, writer: Writer, progress: Progress) -> None:
-    flying: dict[Future[Any], tuple[Chunk, float]] = {}
+def _work(schedule: Schedule, recipe: Recipe, pool: Pool, writer: Writer, progress: Progress) -> None:
+    under_way: dict[Future[Any], tuple[Chunk, float, Path]] = {}
     start, last, trials = time.monotonic(), 0.0, 0
-    try:
-        while True:
-            while len(flying) < pool.slots and (chunk := agenda.take(lonely=pool.isolating or not flying)):
-                future = pool.submit(run_chunk, recipe, chunk.segments, pool.in_worker)
-                flying[future] = chunk, time.monotonic()
-                if chunk.alone and not pool.isolating:
-                    wait(flying)  # and nothing beside it
-            if not flying:
-                break
-            for future in wait(flying, timeout=0.5, return_when=FIRST_COMPLETED).done:
-                chunk, since = flying.pop(future)
-                outcome = pool.collect(future)
-                if isinstance(outcome, str):
-                    hung = time.monotonic() - since >= 2 * recipe.timeout + 1
-                    rows = agenda.died(chunk, len(recipe.columns), hung, outcome)
-                    progress.say(f"a worker died ({outcome}); its trials are run again, one by one")
-                else:
-                    rows = outcome.rows
-                    agenda.measured(chunk, outcome.trials, outcome.seconds)
-                    agenda.put_back(outcome.left)
-                    trials += outcome.trials
-                writer.add(rows)
-                agenda.stored_now(rows)
-                progress.update(agenda.trials_left, sum(r.status in FAILURES for r in rows))
-            if time.monotonic() - last > 1.0:
-                last = time.monotonic()
-                writer.set_meta(progress=_speed(agenda, trials, last - start))
-            writer.tick()
-    finally:
-        writer.set_meta(progress=_speed(agenda, trials, time.monotonic() - start))
-        progress.close()
+    with TemporaryDirectory(prefix="colora-theory-") as notes:
+        numbers = itertools.count()
+        try:
+            while True:
+                while len(under_way) < pool.slots and not _exclusive(under_way, pool):
+                    chunk = schedule.take(isolated=pool.isolating or not under_way)
+                    if chunk is None:
+                        break
+                    note = Path(notes) / str(next(numbers))
+                    where = str(note) if pool.shares_files else ""
+                    future = pool.submit(run_chunk, recipe, chunk.segments, pool.in_worker, where)
+                    under_way[future] = chunk, time.monotonic(), note
+                if not under_way:
+                    break
+                finished = wait(under_way, timeout=0.5, return_when=FIRST_COMPLETED).done
+                if not finished:
+                    pool.watch(progress.say)
+                for future in finished:
+                    chunk, since, note = under_way.pop(future)
+                    outcome = pool.collect(future)
+                    if isinstance(outcome, str):
+                        late = time.monotonic() - since >= 2 * recipe.timeout + 1
+                        hung = note.exists() and note.stat().st_size > 0 if pool.shares_files else late
+                        rows = schedule.died(chunk, len(recipe.columns), hung, outcome)
+                        progress.say(f"a worker died ({outcome}); its trials are run again, one by one")
+                    else:
+                        rows = outcome.rows
+                        schedule.measured(chunk, outcome.trials, outcome.seconds)
+                        schedule.put_back(outcome.left)
+                        trials += outcome.trials
+                    note.unlink(missing_ok=True)
+                    writer.add(rows)
+                    schedule.stored_now(rows)
+                    progress.update(schedule.trials_left, sum(r.status in FAILURES for r in rows))
+                if time.monotonic() - last > 1.0:
+                    last = time.monotonic()
+                    writer.set_meta(progress=_speed(schedule, trials, last - start))
+                writer.tick()
+        finally:
+            writer.set_meta(progress=_speed(schedule, trials, time.monotonic() - start))
+            progress.close()
 
 
-def _speed(agenda: Agenda, trials: int, seconds: float) -> dict[str, Any]:
-    return {"seconds": seconds, "trials": trials, "left": agenda.trials_left, "stopped": agenda.stopped}
+def _exclusive(under_way: dict[Future[Any], tuple[Chunk, float, Path]], pool: Pool) -> bool:
+    """Whether a chunk is under way that nothing may run beside, or its death would be another's."""
+    return not pool.isolating and any(chunk.alone for chunk, *_ in under_way.values())
+
+
+def _speed(schedule: Schedule, trials: int, seconds: float) -> dict[str, Any]:
+    return {"seconds": seconds, "trials": trials, "left": schedule.trials_left, "stopped": schedule.stopped}
 
 
 def _stored(study: Study, writer: Writer) -> list[list[bytearray]]:

@@ -45,7 +45,7 @@ class Chunk:
             yield from _units(segment, segment.estimators)
 
 
-class Agenda:
+class Schedule:
     """The trials of a study that are not stored yet.
 
     stored : stored[cell][estimator][trial] is 1 when that row exists (arrays may be shorter than the study).
@@ -62,9 +62,9 @@ class Agenda:
     ) -> None:
         self._study, self._stored, self._shard, self._workers = study, stored, shard, workers
         self._finished, self._most, self._batch = finished, study.run.most_trials, study.run.batch
-        ranks = sorted(range(len(study.cells)), key=lambda i: study.cells[i].words)
-        self._rank = {cell: rank for rank, cell in enumerate(ranks)}
-        cells = [c for c in range(len(study.cells)) if finished is None or shard.has(self._rank[c])]
+        ordered = sorted(range(len(study.cells)), key=lambda i: study.cells[i].words)
+        self._order = {cell: place for place, cell in enumerate(ordered)}
+        cells = [c for c in range(len(study.cells)) if finished is None or shard.has(self._order[c])]
         self._waiting = deque((cell, 0) for cell in cells)  # (cell, first trial of its next batch)
         self._ready: deque[Segment] = deque()
         self._alone: deque[Segment] = deque()
@@ -72,7 +72,7 @@ class Agenda:
         self._stop: dict[int, int] = {}
         self.stopped: dict[str, int] = {}  # cell id → trials at which its target was met
         self._kills: Counter[Segment] = Counter()
-        self._dangerous: set[int] = set()  # estimators that killed a worker while alone in it
+        self._killers: set[int] = set()  # estimators that killed a worker while alone in it
         self._seconds: dict[int, float] = {}  # per trial, by cell
         self._latest: float | None = None
         self.units_left = sum(self._missing(cell, 0, self._most) for cell in cells)
@@ -86,9 +86,9 @@ class Agenda:
         """The shard's trials among [start, stop); with adaptive stopping, a shard has whole cells."""
         if self._finished is not None or self._shard.count == 1:
             return range(start, stop)
-        # Trials congruent to index - rank, so that the shards share the cells' remainders evenly.
+        # Trials congruent to index - place, so that the shards share the cells' remainders evenly.
         step = self._shard.count
-        first = start + (self._shard.index - self._rank[cell] - start) % step
+        first = start + (self._shard.index - self._order[cell] - start) % step
         return range(first, stop, step)
 
     def _missing(self, cell: int, start: int, stop: int) -> int:
@@ -134,19 +134,19 @@ class Agenda:
             if not self._open_batch():
                 return None
         segment = self._ready.popleft()
-        if self._dangerous.isdisjoint(segment.estimators):
+        if self._killers.isdisjoint(segment.estimators):
             return segment
-        self._alone.extend(_units(segment, [e for e in segment.estimators if e in self._dangerous]))
-        safe = tuple(e for e in segment.estimators if e not in self._dangerous)
+        self._alone.extend(_units(segment, [e for e in segment.estimators if e in self._killers]))
+        safe = tuple(e for e in segment.estimators if e not in self._killers)
         return replace(segment, estimators=safe) if safe else self._next()
 
-    def take(self, lonely: bool = True) -> Chunk | None:
+    def take(self, isolated: bool = True) -> Chunk | None:
         """Return work for one worker, or None when nothing can be done right now.
 
-        Units to be run alone come first; without `lonely` nothing is returned while there are any.
+        Units to be run alone come first; without `isolated` nothing is returned while there are any.
         """
         if self._alone:
-            return Chunk((self._alone.popleft(),), alone=True) if lonely else None
+            return Chunk((self._alone.popleft(),), alone=True) if isolated else None
         segments: list[Segment] = []
         seconds, count, limit = 0.0, 0, self._share()
         while count < limit and seconds < CHUNK_SECONDS:
@@ -163,15 +163,15 @@ class Agenda:
             segments.append(segment)
             count += len(segment.trials)
             seconds += len(segment.trials) * (each or 0.0)
-        if not segments and self._alone:  # all that was ready turned out to be dangerous
-            return self.take(lonely)
+        if not segments and self._alone:  # all that was ready must be run alone
+            return self.take(isolated)
         return Chunk(tuple(segments)) if segments else None
 
     def _share(self) -> int:
-        """Most trials for one chunk: fewer near the end, so that all workers finish together, but no crumbs."""
+        """Most trials for one chunk: fewer near the end, so that all workers finish together."""
         share = self.trials_left if self._workers == 1 else math.ceil(self.trials_left / (2 * self._workers))
-        crumb = int(CHUNK_SECONDS / 10 / self._latest) if self._latest else 1
-        return min(MOST_TRIALS, max(1, share, crumb))
+        least = int(CHUNK_SECONDS / 10 / self._latest) if self._latest else 1
+        return min(MOST_TRIALS, max(1, share, least))
 
     def measured(self, chunk: Chunk, trials: int, seconds: float) -> None:
         """Learn how long a trial takes."""
@@ -194,7 +194,7 @@ class Agenda:
     def died(self, chunk: Chunk, values: int, timed_out: bool, reason: str) -> list[Row]:
         """Note that the worker died under a chunk; return the rows (of `values` empty numbers) to be given up.
 
-        Units that died in company are run again alone, to find the one to blame.
+        Units that died in company are run again alone, to find which one did it.
         """
         rows = []
         for unit in chunk.units():
@@ -206,7 +206,7 @@ class Agenda:
             message = "the fit outlived run.timeout in native code" if timed_out else f"the worker died: {reason}"
             empty = (None,) * values
             rows.append(Row(unit.cell, unit.estimators[0], unit.trials[0], status, message, empty))
-            self._dangerous.add(unit.estimators[0])
+            self._killers.add(unit.estimators[0])
         return rows
 
 

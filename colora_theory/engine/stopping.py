@@ -2,34 +2,10 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
+from colora_theory.results.moments import Moments
 from colora_theory.studies.study import Study
-
-
-class Moments:
-    """Count, mean and sum of squared deviations, in trial order."""
-
-    def __init__(self) -> None:
-        self.n, self.mean, self.m2 = 0, 0.0, 0.0
-
-    def add(self, values: Sequence[float]) -> None:
-        """Add a batch."""
-        if not values:
-            return
-        n = len(values)
-        mean = math.fsum(values) / n
-        m2 = math.fsum((v - mean) ** 2 for v in values)
-        delta, total = mean - self.mean, self.n + n
-        self.m2 += m2 + delta * delta * self.n * n / total
-        self.mean += delta * n / total
-        self.n = total
-
-    @property
-    def mcse(self) -> float:
-        """Standard error of the mean; infinite below two values."""
-        return math.sqrt(self.m2 / (self.n - 1) / self.n) if self.n > 1 else math.inf
 
 
 class Stopping:

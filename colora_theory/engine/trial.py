@@ -25,7 +25,8 @@ from colora_theory.model.problem import Problem
 from colora_theory.model.sampling import sample_data
 from colora_theory.model.truth import Truth, sample_truth
 from colora_theory.results.rows import Row
-from colora_theory.studies.study import EstimatorSpec, Study, guarantee_of
+from colora_theory.studies.cells import EstimatorSpec
+from colora_theory.studies.study import Study, guarantee_of
 
 #: First word of every spawn key.
 TRUTH, DATA, ESTIMATOR = 0, 1, 2
@@ -202,15 +203,16 @@ class Outcome(NamedTuple):
     left: list[Segment]
 
 
-def run_chunk(recipe: Recipe, segments: Sequence[Segment], in_worker: bool = True) -> Outcome:
+def run_chunk(recipe: Recipe, segments: Sequence[Segment], in_worker: bool = True, note: str = "") -> Outcome:
     """Run trials until all are done or CHUNK_SECONDS are over, with one BLAS thread.
 
-    `in_worker` allows to end this process when a fit outlives its timeout in native code.
+    `in_worker` allows to end this process when a fit outlives its timeout in native code; what it was doing is
+    then left in the file `note`.
     """
     start = time.perf_counter()
     rows: list[Row] = []
     done = 0
-    with one_blas_thread(), quiet(), alarms(), Guard(recipe.timeout if in_worker else None) as guard:
+    with one_blas_thread(), quiet(), alarms(), Guard(recipe.timeout if in_worker else None, note) as guard:
         for number, segment in enumerate(segments):
             for position, trial in enumerate(segment.trials):
                 if done and time.perf_counter() - start > CHUNK_SECONDS:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 
@@ -13,6 +14,7 @@ from colora_theory.estimators.descent import SINGULAR, Run, SharedDescent, alter
 from colora_theory.estimators.gauss_newton import GaussNewton
 from colora_theory.estimators.late_contraction import late_contraction
 from colora_theory.estimators.shared_model import SharedModel
+from colora_theory.estimators.trace import Trace
 from colora_theory.model.checks import check_integer, check_real
 from colora_theory.model.dataset import Dataset
 from colora_theory.model.linalg import Array
@@ -69,7 +71,8 @@ class AltMin(SharedDescent):
             return self._fit_fresh(data, rng)
         fit = super().fit(data, rng)
         if self.late_sweeps:
-            fit.history["late_contraction"] = late_contraction(data, fit, self.late_sweeps, rng)
+            late = late_contraction(data, fit, self.late_sweeps, rng)
+            return dataclasses.replace(fit, history=dataclasses.replace(fit.history, late_contraction=late))
         return fit
 
     def _contestants(
@@ -115,10 +118,12 @@ class AltMin(SharedDescent):
             subspaces.append((u, v))
         point = SharedModel(next(pieces)).evaluate(u, v)
         singular |= bool(point.deficient.any())
-        history: dict[str, Any] = {"objective": np.array([*objectives, point.objective])}
-        if self.keep_history:
-            history["input_subspaces"] = [pair[0] for pair in subspaces]
-            history["output_subspaces"] = [pair[1] for pair in subspaces]
+        history = Trace(
+            objective=np.array([*objectives, point.objective]),
+            input_subspaces=[pair[0] for pair in subspaces] if self.keep_history else None,
+            output_subspaces=[pair[1] for pair in subspaces] if self.keep_history else None,
+            fresh_samples=True,
+        )
         return Fit(
             status="singular" if singular else "stopped",
             message=SINGULAR if singular else f"max_sweeps = {self.max_sweeps} sweeps on fresh samples.",

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from colora_theory.errors import InputError, expect, nearest
 from colora_theory.estimators.scaling import exponents, in_units, refuse_infinite
 from colora_theory.estimators.span import missing_directions
+from colora_theory.estimators.trace import Trace, rescaled
 from colora_theory.model.dataset import Dataset
 from colora_theory.registry import Registry
 
@@ -24,15 +25,6 @@ Array: TypeAlias = NDArray[np.float64]
 #: singular: some least squares had no unique solution and the minimum-norm one was taken;
 #: diverged: the estimate is not finite.
 STATUSES: Final = ("converged", "stopped", "singular", "diverged")
-#: Units of what histories hold, as powers of covariates and responses; everything else has none.
-_HISTORY_UNITS: Final = {
-    "objective": (0, 2),
-    "personal": (-1, 1),
-    "teacher": (-1, 1),
-    "changes": (-1, 1),
-    "noise_std": (0, 1),
-    "deviation_std": (-1, 1),
-}
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -47,7 +39,7 @@ class Fit:
     cores : shape (num_users, rank_in, rank_out), or None.
     intercepts : shape (num_users, dim_out), or None when the method fits none.
     sweeps : sweeps (iterations) taken; 0 for direct methods.
-    history : what was recorded per half step, for example {"objective": array}; empty for direct methods.
+    history : what was recorded on the way (see `Trace`), read as `history.objective` or `history["objective"]`.
     uncertainty : computes `standard_errors`, or None.
     """
 
@@ -60,7 +52,7 @@ class Fit:
     pretrained: Array | None = None
     intercepts: Array | None = None
     sweeps: int = 0
-    history: dict[str, Any] = field(default_factory=dict)
+    history: Trace = field(default_factory=Trace)
     uncertainty: Callable[[], Array] | None = None
 
     @cached_property
@@ -93,21 +85,15 @@ class Fit:
     def from_units(self, e: int, f: int, pretrained: Array | None, penalty_units: tuple[int, int]) -> Fit:
         """Return the fit of data divided by 2^e and 2^f (see `units`) as one of the data themselves."""
 
-        def back(value: Any, powers: tuple[int, int]) -> Any:
-            if isinstance(value, list):
-                return [back(one, powers) for one in value]
-            return None if value is None else np.ldexp(value, powers[0] * e + powers[1] * f)
-
-        units = {**_HISTORY_UNITS, "penalty": penalty_units}
         with np.errstate(over="ignore"):  # what overflows is infinite, and the status says so
             errors = self.uncertainty
             return dataclasses.replace(
                 self,
-                dense=back(self.dense, (-1, 1)),
-                cores=back(self.cores, (-1, 1)),
-                intercepts=back(self.intercepts, (0, 1)),
+                dense=rescaled(self.dense, (-1, 1), e, f),
+                cores=rescaled(self.cores, (-1, 1), e, f),
+                intercepts=rescaled(self.intercepts, (0, 1), e, f),
                 pretrained=pretrained,
-                history={n: back(v, units[n]) if n in units else v for n, v in self.history.items()},
+                history=self.history.in_units(e, f, penalty_units),
                 uncertainty=None if errors is None else functools.partial(_ldexp_of, errors, f - e),
             )
 

@@ -16,6 +16,7 @@ from colora_theory.estimators.ranks import given_start, resolve_rank
 from colora_theory.estimators.sampling_errors import of_shared_model
 from colora_theory.estimators.shared_model import Point, SharedModel, degrees_of_freedom, statistical_error
 from colora_theory.estimators.starts import STARTS, random_start, start
+from colora_theory.estimators.trace import Trace
 from colora_theory.model.checks import check_integer, check_real
 from colora_theory.model.dataset import Dataset
 from colora_theory.model.linalg import Array
@@ -47,9 +48,8 @@ class SharedDescent(Estimator):
     max_sweeps : most sweeps of one run.
     keep_history : record the objective after every half step and both subspaces after every sweep.
 
-    Fit.history holds "objective" (after every core step; every half step with `keep_history`), "change" (sine
-    between the subspaces of successive sweeps), "contestants" (runs that competed), and with `keep_history`
-    "half_step", "input_subspaces", "output_subspaces".
+    Fit.history holds objective, change and contestants, and with `keep_history` also half_step,
+    input_subspaces and output_subspaces (see `Trace`).
     """
 
     PROBATION: ClassVar[tuple[int, ...]] = (15, 30, 60)
@@ -256,13 +256,13 @@ class Run:
     def _at_rounding(self) -> bool:
         """Whether the fit interpolates, or five sweeps changed the objective by no more than rounding does.
 
-        Small steady changes are no rounding: a badly conditioned descent creeps.
+        Small steady changes are no rounding: a badly conditioned descent converges slowly.
         """
         past, moves = self.core_objectives, self.changes[-5:]
         if past[-1] <= 1e-28 * self.model.energy:
             return True
-        creeps = min(moves) > max(0.99 * max(moves), _ROUNDING)
-        return len(past) > 5 and not creeps and past[-1] >= (1.0 - 1e-14) * past[-6]
+        slow_but_steady = min(moves) > max(0.99 * max(moves), _ROUNDING)
+        return len(past) > 5 and not slow_but_steady and past[-1] >= (1.0 - 1e-14) * past[-6]
 
     @property
     def doubtful(self) -> bool:
@@ -305,15 +305,15 @@ class Run:
 
     def fit(self, data: Dataset, contestants: int) -> Fit:
         """Return the present point as an estimate."""
-        history: dict[str, Any] = {
-            "objective": np.array(self.objectives),
-            "change": np.array(self.changes),
-            "contestants": contestants,
-        }
-        if self.rule.keep_history:
-            history["half_step"] = list(self.half_steps)
-            history["input_subspaces"] = [pair[0] for pair in self.subspaces]
-            history["output_subspaces"] = [pair[1] for pair in self.subspaces]
+        keep = self.rule.keep_history
+        history = Trace(
+            objective=np.array(self.objectives),
+            change=np.array(self.changes),
+            contestants=contestants,
+            half_step=list(self.half_steps) if keep else None,
+            input_subspaces=[pair[0] for pair in self.subspaces] if keep else None,
+            output_subspaces=[pair[1] for pair in self.subspaces] if keep else None,
+        )
         status, message = "converged", ""
         if not self.converged:
             status, message = "stopped", f"max_sweeps = {self.rule.max_sweeps} reached before the stop rule."

@@ -14,6 +14,7 @@ from colora_theory.estimators.gauss_newton import GaussNewton
 from colora_theory.estimators.lora import PooledLoRA
 from colora_theory.estimators.ranks import resolve_rank
 from colora_theory.estimators.shared_model import SharedModel
+from colora_theory.estimators.trace import Trace
 from colora_theory.model.checks import check_integer
 from colora_theory.model.dataset import Dataset, predict
 
@@ -59,20 +60,20 @@ class Distillation(Estimator):
         rank = resolve_rank(self.rank, data)
         model = SharedModel(data)
         teacher = Ridge() if self.teacher == "ridge" else PooledLoRA(rank=min(data.dim_in, data.dim_out))
-        taught = teacher.fit(data.without_pretrained(), rng).weights
+        answers = teacher.fit(data.without_pretrained(), rng).weights
         covariates, counts = data.covariates, data.counts
         if self.unlabeled is not None:
             if rng is None:
                 raise InputError("distillation with unlabeled covariates draws them; pass rng.")
             covariates = rng.standard_normal((model.k, self.unlabeled, *data.covariates.shape[2:]))
             counts = np.full(model.k, self.unlabeled)
-        lesson = Dataset(
+        teaching = Dataset(
             covariates=covariates,
-            responses=predict(covariates, taught),
+            responses=predict(covariates, answers),
             counts=counts,
             sufficient=data.sufficient and self.unlabeled is None,
         )
-        student = GaussNewton(rank=rank).fit(lesson, rng)
+        student = GaussNewton(rank=rank).fit(teaching, rng)
         return Fit(
             status=student.status,
             message=student.message,
@@ -81,5 +82,5 @@ class Distillation(Estimator):
             cores=student.cores,
             pretrained=data.pretrained,
             sweeps=student.sweeps,
-            history={"teacher": taught},
+            history=Trace(teacher=answers),
         )

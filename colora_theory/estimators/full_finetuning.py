@@ -12,6 +12,7 @@ from colora_theory.errors import InputError
 from colora_theory.estimators.base import Estimator, Fit, register
 from colora_theory.estimators.sampling_errors import of_least_squares
 from colora_theory.estimators.shared_model import SharedModel
+from colora_theory.estimators.trace import Trace
 from colora_theory.model.checks import check_real
 from colora_theory.model.dataset import Dataset
 from colora_theory.model.linalg import Array, least_squares
@@ -91,7 +92,7 @@ class Ridge(Estimator):
             message="no penalty and too few samples; minimum-norm solutions." if short else "",
             dense=changes.reshape(model.k, model.d, model.p),
             pretrained=data.pretrained,
-            history={"penalty": penalty},
+            history=Trace(penalty=penalty),
         )
 
     def _choose(self, model: SharedModel, values: Array, rotated: Array) -> float:

@@ -18,6 +18,7 @@ from colora_theory.estimators.prior_evidence import Weighed, weighed
 from colora_theory.estimators.prior_starts import alone, narrowed, promising, widened
 from colora_theory.estimators.ranks import resolve_rank
 from colora_theory.estimators.shared_model import SharedModel
+from colora_theory.estimators.trace import Trace
 from colora_theory.estimators.weak_priors import Rules
 from colora_theory.model.checks import check_integer, check_real, check_word
 from colora_theory.model.dataset import Dataset
@@ -262,15 +263,15 @@ def _estimate(search: _Search, units: Array, size: float, data: Dataset) -> Fit:
         pretrained=data.pretrained,
         sweeps=top.sweeps,
         uncertainty=partial(posterior_deviation, Averaged(rows, priors, back)),
-        history={
-            "log_posterior": np.array(top.values),
-            "log_likelihood": float(log_likelihood(rows, top.hyper).sum()) - rows.num_observations * np.log(size),
-            "rank": leader[0],
-            "rank_probabilities": dict(sorted(ranks.items())),
-            "exactly_shared": sum(share for claim, share in probabilities.items() if claim[1]),
-            "noise_std": sigma if search.rules.per_user else sigma[0],
-            "deviation_std": deviation,
-            "steepness": top.steepness,
-        },
+        history=Trace(
+            log_posterior=np.array(top.values),
+            log_likelihood=float(log_likelihood(rows, top.hyper).sum()) - rows.num_observations * np.log(size),
+            rank=leader[0],
+            rank_probabilities=dict(sorted(ranks.items())),
+            exactly_shared=sum(share for claim, share in probabilities.items() if claim[1]),
+            noise_std=sigma if search.rules.per_user else sigma[0],
+            deviation_std=deviation,
+            steepness=top.steepness,
+        ),
         **subspaces,
     )

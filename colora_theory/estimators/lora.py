@@ -11,10 +11,10 @@ import numpy as np
 from colora_theory.errors import InputError
 from colora_theory.estimators.altmin import AltMin
 from colora_theory.estimators.base import STATUSES, Estimator, Fit, register
-from colora_theory.estimators.ranks import rank_numbers
 from colora_theory.estimators.shared_model import SharedModel
 from colora_theory.model.dataset import Dataset
 from colora_theory.model.linalg import Array, least_squares
+from colora_theory.model.ranks import rank_numbers
 
 
 def adapter_rank(rank: int | tuple[int, int] | None, rows: int, columns: int) -> int:

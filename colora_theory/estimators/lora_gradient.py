@@ -12,6 +12,7 @@ from colora_theory.errors import InputError
 from colora_theory.estimators.base import Estimator, Fit, register
 from colora_theory.estimators.lora import adapter_rank
 from colora_theory.estimators.shared_model import SharedModel
+from colora_theory.estimators.trace import Trace
 from colora_theory.model.checks import check_integer, check_real
 from colora_theory.model.dataset import Dataset
 from colora_theory.model.linalg import Array
@@ -71,7 +72,7 @@ class GradientDescent(Estimator):
             dense=changes,
             pretrained=data.pretrained,
             sweeps=len(objectives),
-            history={"objective": np.array(objectives), **({"changes": path} if self.keep_history else {})},
+            history=Trace(objective=np.array(objectives), weight_changes=path if self.keep_history else None),
         )
 
 

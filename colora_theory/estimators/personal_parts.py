@@ -14,6 +14,7 @@ from colora_theory.estimators.descent import SINGULAR, alternate
 from colora_theory.estimators.ranks import resolve_rank
 from colora_theory.estimators.shared_model import SharedModel, degrees_of_freedom
 from colora_theory.estimators.starts import start
+from colora_theory.estimators.trace import Trace
 from colora_theory.model.checks import check_integer, check_real
 from colora_theory.model.dataset import Dataset
 from colora_theory.model.linalg import Array
@@ -86,7 +87,7 @@ class SharedPlusPersonal(Estimator):
             cores=point.cores,
             pretrained=data.pretrained,
             sweeps=sweep,
-            history={"objective": np.array(objectives), "personal": personal},
+            history=Trace(objective=np.array(objectives), personal=personal),
         )
 
 

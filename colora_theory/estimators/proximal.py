@@ -11,6 +11,7 @@ import numpy as np
 from colora_theory.errors import InputError, nearest
 from colora_theory.estimators.base import Estimator, Fit, register
 from colora_theory.estimators.shared_model import SharedModel
+from colora_theory.estimators.trace import Trace
 from colora_theory.model.checks import check_integer, check_real
 from colora_theory.model.dataset import Dataset
 from colora_theory.model.linalg import Array, least_squares
@@ -289,5 +290,5 @@ class NuclearNorm(Estimator):
             dense=changes,
             pretrained=data.pretrained,
             sweeps=sweeps,
-            history={"penalty": level},
+            history=Trace(penalty=level),
         )

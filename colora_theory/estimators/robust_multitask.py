@@ -14,6 +14,7 @@ from colora_theory.estimators.personal_parts import equal_energy, noise_level, r
 from colora_theory.estimators.ranks import resolve_rank
 from colora_theory.estimators.shared_model import SharedModel
 from colora_theory.estimators.starts import start
+from colora_theory.estimators.trace import Trace
 from colora_theory.model.checks import check_integer, check_real
 from colora_theory.model.dataset import Dataset
 from colora_theory.model.linalg import Array
@@ -105,7 +106,7 @@ class RobustMultitask(Estimator):
             cores=point.cores,
             pretrained=data.pretrained,
             sweeps=len(moves),
-            history={"objective": np.array(objectives), "personal": own},
+            history=Trace(objective=np.array(objectives), personal=own),
         )
 
 

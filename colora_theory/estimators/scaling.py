@@ -46,8 +46,9 @@ def exponents(data: Dataset) -> tuple[int, int]:
         return x, x
     if abs(y - x) > LARGEST:
         raise InputError(
-            f"weights must lie between 1e-301 and 1e301 in size, got covariates up to {_told(x)} and responses "
-            f"(or predictions of the pretrained weight) up to {_told(y)}; change the units of one of them."
+            f"weights must lie between 1e-301 and 1e301 in size, got covariates up to {_power_of_ten(x)} and "
+            f"responses (or predictions of the pretrained weight) up to {_power_of_ten(y)}; "
+            "change the units of one of them."
         )
     return x, y
 
@@ -85,5 +86,5 @@ def _exponent(what: str, array: Array) -> int | None:
     return math.frexp(largest)[1] if largest else None
 
 
-def _told(exponent: int) -> str:
+def _power_of_ten(exponent: int) -> str:
     return f"1e{round(exponent * math.log10(2.0)):+d}"

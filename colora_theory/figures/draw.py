@@ -11,20 +11,12 @@ from typing import TYPE_CHECKING, Any
 import matplotlib as mpl
 import matplotlib.pyplot as plt
 from matplotlib.figure import Figure
+from matplotlib.font_manager import FontProperties
 
-from colora_theory.figures import panels
-from colora_theory.figures.style import WIDTHS, context, label_of, scale, wrapped
-from colora_theory.figures.tables import (
-    boundary_line,
-    cells_of,
-    chosen,
-    overlay,
-    points,
-    scatter_table,
-    shown,
-    threshold_line,
-)
-from colora_theory.figures.trajectory import courses
+from colora_theory.figures.panel import looks
+from colora_theory.figures.style import WIDTHS, context, label_of, safe, scale, symbol_of, wrapped
+from colora_theory.figures.tables import facets, part_of, shown
+from colora_theory.studies.figure_kinds import FigureKind, kind_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -33,6 +25,8 @@ if TYPE_CHECKING:
     from colora_theory.studies.study import Study
 
 FORMATS = ("svg", "pdf", "png")
+#: Panels side by side on a page of bars.
+PANELS_ACROSS = 5
 
 
 def stems(study: Study) -> list[str]:
@@ -45,43 +39,106 @@ def stems(study: Study) -> list[str]:
 
 def tables_of(results: Results, figure: Any) -> dict[str, pd.DataFrame]:
     """The tables that one figure draws: "points", and one table for every claim in it."""
-    study = results.study
-    if figure.kind == "trajectory":
-        return courses(results, figure)
-    if figure.kind == "scatter":
-        return {f"pairs:{name}": scatter_table(results, name, study, figure) for name in figure.overlay}
-    metric = figure.value if figure.kind == "heatmap" else figure.y
-    x = figure.x if figure.kind == "curve" else None
-    table = chosen(points(results, metric), study, figure, x)
-    tables = {"points": table}
-    if figure.kind == "heatmap":
-        if metric == "success":
-            tables["boundary"] = boundary_line(table, figure.x, figure.y)
-        for name in figure.overlay:
-            tables[f"overlay:{name}"] = threshold_line(results, name, figure)
-    if figure.kind == "curve":
-        for name in figure.overlay:
-            tables[f"overlay:{name}"] = cells_of(overlay(results, name, metric), study, figure)
-    return tables
+    kind = kind_of(results.study, figure)
+    kind.check()
+    return kind.tables(results)
 
 
 def draw_one(study: Study, figure: Any, tables: dict[str, pd.DataFrame], style: str = "paper") -> Figure:
     """Return one figure as a Matplotlib figure (not shown, not saved)."""
+    kind = kind_of(study, figure)
     with context(style):
-        width = WIDTHS["page" if figure.kind == "bars" else figure.width] * scale()
-        title = wrapped(figure.title or study.title, width, float(mpl.rcParams["font.size"]) * 1.12)
-        if figure.kind == "bars":
-            return _page(study, figure, tables, title, width)
-        picture, axes = plt.subplots(figsize=(width, 1.0))
-        panels.KINDS[figure.kind](axes, figure, tables)
-        names = ("claimed", "observed") if figure.kind == "scatter" else (figure.x or "sweep", figure.y or "")
-        height = (0.66 if figure.width == "column" else 0.42) * width
+        grid = panels_of(kind, tables)
+        rows, columns = len(grid), max(len(row) for row in grid)
+        page_wide = kind.page_wide or (figure.width == "column" and columns > 1)
+        width = WIDTHS["page" if page_wide else figure.width] * scale()
         size = float(mpl.rcParams["font.size"])
-        axes.set_xlabel(figure.x_label or label_of(names[0]))
-        axes.set_ylabel(wrapped(figure.y_label or label_of(names[1]), 0.7 * height, size))
+        picture, axes = plt.subplots(
+            rows, columns, figsize=(width, 1.0), squeeze=False, sharex=kind.name != "bars", sharey=True
+        )
+        if "points" in tables and len(tables["points"]):
+            kind.looks = looks(tables["points"])
+        inches = 0.8 * width / columns
+        single = rows == columns == 1
+        names = kind.axis_names()
+        wide = (0.66 if not page_wide and figure.width == "column" else 0.42) * width
+        height = wide if single else rows * min(wide, 0.8 * width / columns)
+        if lines := kind.panel_height(tables):
+            height = rows * lines * size / 72
+        for i, row in enumerate(grid):
+            for j in range(columns):
+                panel = axes[i, j]
+                if j >= len(row):
+                    panel.remove()
+                    continue
+                title, part = row[j]
+                kind.draw(panel, part)
+                if title:
+                    panel.set_title(wrapped(title, inches, size), fontsize=size)
+                last = i == rows - 1 or kind.name == "bars"
+                if last:
+                    label = figure.x_label if kind.name != "bars" else figure.y_label
+                    panel.set_xlabel(wrapped(label or label_of(names[0]), inches if not single else width, size))
+                if j == 0 and names[1]:
+                    panel.set_ylabel(wrapped(figure.y_label or label_of(names[1]), 0.7 * height / rows, size))
+        title = wrapped(figure.title or study.title or study.name, width, size * 1.12)
         picture.suptitle(title, fontsize=mpl.rcParams["axes.titlesize"])
+        caption(picture, wrapped(settings(study, figure, tables), 1.12 * width, 0.8 * size), single)
         finish(picture, width, height)
     return picture
+
+
+def panels_of(
+    kind: FigureKind, tables: dict[str, pd.DataFrame]
+) -> list[list[tuple[str, dict[str, pd.DataFrame]]]]:
+    """Rows of panels, each with its title and its part of the tables."""
+    figure = kind.figure
+    first = next(iter(tables.values()))
+    if kind.name == "bars" and figure.row is None and figure.col is None:
+        cells = {cell.id: cell for cell in kind.study.cells}
+        ids = list(dict.fromkeys(first["cell"]))
+        varying = [n for n in kind.study.cells[0].varied if len({str(cells[i].varied[n]) for i in ids}) > 1]
+        titles = [", ".join(f"{label_of(n)} = {shown(cells[i].varied[n])}" for n in varying) for i in ids]
+        titles = list(figure.panels) if len(figure.panels) == len(ids) else titles
+        flat = [
+            (t, {n: part_of(x, "cell", i) for n, x in tables.items()}) for t, i in zip(titles, ids, strict=True)
+        ]
+        return [flat[k : k + PANELS_ACROSS] for k in range(0, len(flat), PANELS_ACROSS)]
+
+    def words(field: str | None, value: Any) -> str:
+        if field is None or value is None:
+            return ""
+        return str(value).replace("_", " ") if field == "estimator" else f"{label_of(field)} = {shown(value)}"
+
+    grid = []
+    for down in facets(first, figure.row):
+        row = []
+        for across in facets(first, figure.col):
+            parts = {n: part_of(part_of(t, figure.row, down), figure.col, across) for n, t in tables.items()}
+            row.append((", ".join(filter(None, [words(figure.row, down), words(figure.col, across)])), parts))
+        grid.append(row)
+    return grid
+
+
+def settings(study: Study, figure: Any, tables: dict[str, pd.DataFrame]) -> str:
+    """What a figure must state to be read alone: the parameters that it does not vary, and the trials."""
+    varied = study.cells[0].varied
+    content = {n: v for n, v in study.cells[0].problem.content().items() if n not in varied}
+    parts = [f"{symbol_of(name)} = {shown(value).replace('_', ' ')}" for name, value in content.items()]
+    table = tables.get("points")
+    if table is not None and "n" in table and len(table):
+        low, high = int(table["n"].min()), int(table["n"].max())
+        parts.append(f"{low} trials" if low == high else f"{low} to {high} trials")
+    return ", ".join(parts)
+
+
+def caption(picture: Figure, text: str, single: bool) -> None:
+    """The settings in small print: above the axes of a single panel, below several."""
+    small, grey = 0.8 * float(mpl.rcParams["font.size"]), "#555555"
+    if single:
+        picture.axes[0].set_title(text, fontsize=small, color=grey)
+    else:
+        picture.supxlabel(text, fontsize=small, color=grey)
 
 
 def finish(picture: Figure, width: float, height: float) -> None:
@@ -89,35 +146,24 @@ def finish(picture: Figure, width: float, height: float) -> None:
     handles: dict[str, Any] = {}
     for axes in picture.axes:
         for handle, text in zip(*axes.get_legend_handles_labels(), strict=True):
-            handles.setdefault(text, handle)
+            handles.setdefault(safe(text), handle)
     em = float(mpl.rcParams["font.size"]) * 0.875 / 72
-    rows = 0
+    rows, note = 0, ""
     if handles:
         longest = max(len(text.replace("$", "")) for text in handles)
         columns = max(1, min(len(handles), int(width / ((0.52 * longest + 4.0) * em))))
         texts = [wrapped(text, width - 4.5 * em, em * 72) for text in handles] if columns == 1 else list(handles)
         rows = sum(1 + text.count("\n") for text in texts) if columns == 1 else math.ceil(len(texts) / columns)
-        picture.legend(handles.values(), texts, loc="outside lower center", ncols=columns)
+        note = picture.get_supxlabel()  # small print goes above the entries, where nothing covers it
+        picture.supxlabel("")
+        small = 0.8 * float(mpl.rcParams["font.size"])
+        legend = picture.legend(handles.values(), texts, loc="outside lower center", ncols=columns)
+        if note:
+            legend.set_title(note, prop=FontProperties(size=small))
     titles = picture.get_suptitle().count("\n") + max(axes.get_title().count("\n") for axes in picture.axes)
-    picture.set_size_inches(width, height + rows * 1.55 * em + titles * 1.5 * em)
-
-
-def _page(study: Study, figure: Any, tables: dict[str, pd.DataFrame], title: str, width: float) -> Figure:
-    table = tables["points"]
-    cells = {cell.id: cell for cell in study.cells}
-    ids = list(dict.fromkeys(table["cell"]))
-    titles = [
-        ", ".join(f"{label_of(name)} = {shown(value)}" for name, value in cells[i].varied.items()) for i in ids
-    ]
-    if len(figure.panels) == len(ids):
-        titles = list(figure.panels)
-    page = plt.figure(figsize=(width, 1.0))
-    panels.bars(page, figure, tables, titles, 0.8 * width)
-    page.suptitle(title, fontsize=mpl.rcParams["axes.titlesize"])
-    line = float(mpl.rcParams["font.size"]) / 72
-    rows = -(-len(ids) // panels.PANELS_ACROSS)
-    finish(page, width, rows * (8.0 + 1.75 * table["line"].nunique()) * line)
-    return page
+    note = note or str(picture.get_supxlabel())
+    notes = 1 + note.count("\n") if note else any(axes.get_title() for axes in picture.axes)
+    picture.set_size_inches(width, height + (rows * 1.55 + titles * 1.5 + notes * 1.3) * em)
 
 
 def draw(results: Results, folder: Path, style: str = "paper", formats: tuple[str, ...] = FORMATS) -> list[Path]:
@@ -206,7 +252,7 @@ def stored(file: Path, study: Study, figure: Any) -> dict[str, pd.DataFrame]:
     old = tuple(map(int, pd.__version__.split(".")[:2])) < (3, 1)
     exact: dict[str, Any] = {"float_precision": "round_trip"} if old else {}
     joined = pd.read_csv(file, dtype={"cell": str, "line": str}, **exact)
-    prefix = {"trajectory": "path", "scatter": "pairs"}.get(figure.kind, "overlay")
+    prefix = kind_of(study, figure).claims
     names = ["points", *(f"{prefix}:{name}" for name in figure.overlay)]
     names += ["boundary"] if figure.kind == "heatmap" else []
     tables = {}

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import functools
+import re
 import textwrap
+import warnings
 from pathlib import Path
 from typing import Any, Final
 
@@ -45,6 +48,20 @@ LABELS: Final = {
     "objective": "sum of squared residuals",
     "claimed": "claimed",
     "observed": "observed",
+}
+
+#: Symbols of problem fields.
+SYMBOLS: Final = {
+    "num_users": "k",
+    "num_samples": "n",
+    "dim_in": "d",
+    "dim_out": "p",
+    "rank": "r",
+    "noise_std": "σ",
+    "similarity_angle": "φ",
+    "condition_number": "κ",
+    "incoherence": "μ",
+    "core_distribution": "cores",
 }
 
 NAMES: Final = {
@@ -110,6 +127,11 @@ def scale() -> float:
     return float(mpl.rcParams["font.size"]) / STYLES["paper"]["font.size"]  # type: ignore[operator]
 
 
+def symbol_of(name: str) -> str:
+    """The symbol of a field in small print, or its name."""
+    return SYMBOLS.get(name, name.replace("_", " "))
+
+
 def label_of(name: str) -> str:
     """Axis label of a field or metric."""
     return LABELS.get(name, name.replace("_", " "))
@@ -120,6 +142,41 @@ def name_of(guarantee: str) -> str:
     return NAMES.get(guarantee, guarantee.replace("_", " "))
 
 
+def plain(text: str) -> str:
+    """A label without its mathematics, for readers of text."""
+    return re.sub(r"[$\\\\]", "", text)
+
+
+def safe(text: str) -> str:
+    """Text that Matplotlib can set: mathematics between dollar signs where it is some, all other dollars as such.
+
+    Mathematics begins with a dollar before a non-space and ends with one after a non-space that no digit follows
+    (so prices stay prices), and only counts when Matplotlib can parse it.
+    """
+    parts, at = [], 0
+    for found in re.finditer(r"(?<!\\)\$(?=[^\s$])([^$]*?[^\s$\\])\$(?!\d)", text):
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("error")
+                _parser().parse(found.group(0))
+        except Exception:
+            continue
+        parts += [_literal(text[at : found.start()]), found.group(0)]
+        at = found.end()
+    return "".join([*parts, _literal(text[at:])])
+
+
+def _literal(text: str) -> str:
+    return re.sub(r"(?<!\\)\$", r"\\$", text)
+
+
+@functools.cache
+def _parser() -> Any:
+    from matplotlib.mathtext import MathTextParser
+
+    return MathTextParser("path")
+
+
 def wrapped(text: str, inches: float, size: float) -> str:
     """Break `text` into lines that fit `inches` at a font of `size` points."""
-    return "\n".join(textwrap.wrap(" ".join(text.split()), max(12, int(inches * 72 / (0.56 * size)))))
+    return safe("\n".join(textwrap.wrap(" ".join(text.split()), max(12, int(inches * 72 / (0.56 * size))))))

@@ -36,18 +36,30 @@ STANDING: Final = {
 def chosen(table: pd.DataFrame, study: Study, figure: Any, x: str | None) -> pd.DataFrame:
     """The rows that a figure shows, with a column "line": what the legend calls the line (or bar) of a row.
 
-    By default there is a line for everything that differs and is not the x axis; a figure's `lines` choose some
-    by estimator and varied fields, and may give them a label.
+    By default there is a line for everything that differs and is neither the x axis nor a row or column of panels;
+    a figure's `lines` choose some by estimator and varied fields, and may give them a label. With a hue the
+    columns "hue" and "rest" split a line into what colours it and what else it differs in.
     """
     import pandas as pd
 
     if figure.estimators:
         table = table[table["estimator"].isin(figure.estimators)]
+    faceted = {figure.row, figure.col} - {None}
     if not figure.lines:
-        fields = () if figure.kind in ("bars", "heatmap") else tuple(f for f in _varied(study) if f != x)
-        several = table["estimator"].nunique() > 1 or not fields
-        names = [words(row, fields, several) for row in table.to_dict("records")]
-        return table.assign(line=names)
+        shown_elsewhere = {x, *faceted}
+        fields = tuple(f for f in _varied(study) if f not in shown_elsewhere)
+        fields = () if figure.kind in ("bars", "heatmap") else fields
+        several = table["estimator"].nunique() > 1 and "estimator" not in faceted
+        several = several or not fields or figure.hue == "estimator"
+        records = table.to_dict("records")
+        if not figure.hue:
+            return table.assign(line=[words(row, fields, several) for row in records])
+        rest = tuple(f for f in fields if f != figure.hue)
+        by_estimator = figure.hue == "estimator"
+        hues = [words(row, () if by_estimator else (figure.hue,), by_estimator) for row in records]
+        rests = [words(row, rest, several and not by_estimator) for row in records]
+        lines = [", ".join(filter(None, pair)) for pair in zip(hues, rests, strict=True)]
+        return table.assign(line=lines, hue=hues, rest=rests)
     pieces = []
     for line in figure.lines:
         rows = table[_matches(table, line)]
@@ -72,6 +84,18 @@ def _varied(study: Study) -> tuple[str, ...]:
     return tuple(study.cells[0].varied)
 
 
+def facets(table: pd.DataFrame, field: str | None) -> list[Any]:
+    """Values of a field in the table's order, one for each row (or column) of panels; [None] without a field."""
+    return [None] if field is None or field not in table else list(dict.fromkeys(table[field])) or [None]
+
+
+def part_of(table: pd.DataFrame, field: str | None, value: Any) -> pd.DataFrame:
+    """The rows of one row or column of panels; a table without the field belongs to all of them."""
+    if field is None or value is None or field not in table:
+        return table
+    return table[table[field].map(lambda entry: entry == value).to_numpy(bool)]
+
+
 def _matches(table: pd.DataFrame, line: dict[str, Any]) -> Any:
     keep = np.ones(len(table), bool)
     for name, value in line.items():
@@ -85,8 +109,13 @@ def cells_of(table: pd.DataFrame, study: Study, figure: Any) -> pd.DataFrame:
     if figure.lines:
         keep = [_matches(table, {k: v for k, v in line.items() if k != "estimator"}) for line in figure.lines]
         table = table[np.any(keep, axis=0)] if len(table) else table
-    fields = tuple(f for f in _varied(study) if f != figure.x and table[f].astype(str).nunique() > 1)
-    return table.assign(line=[words(row, fields, False) for row in table.to_dict("records")])
+    shown_elsewhere = {figure.x, figure.row, figure.col}
+    fields = tuple(f for f in _varied(study) if f not in shown_elsewhere and table[f].astype(str).nunique() > 1)
+    records = table.to_dict("records")
+    table = table.assign(line=[words(row, fields, False) for row in records])
+    if figure.hue and figure.hue in fields:
+        table = table.assign(hue=[words(row, (figure.hue,), False) for row in records])
+    return table
 
 
 # --- means and claims --------------------------------------------------------------------------------------

@@ -16,8 +16,7 @@ from colora_theory.guarantees.hypotheses import (
     isotropic_gaussian,
     no_intercepts,
 )
-from colora_theory.model.problem import Problem
-from colora_theory.model.sampling import covariance_factor
+from colora_theory.model.problem import Problem, covariance_factor
 
 if TYPE_CHECKING:
     from colora_theory.model.dataset import Dataset

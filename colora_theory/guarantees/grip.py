@@ -102,7 +102,7 @@ class _Grip(Guarantee):
 
     def observed(self, problem: Problem, truth: Truth, data: Dataset, fit: Any = None) -> float:
         """Largest |Q(Δ) − 1| that a search over the class finds: a lower estimate of the realised constant."""
-        # against a claim that says nothing a glance will do
+        # against a claim that says nothing a few directions suffice
         effort = {"starts": 1, "steps": 5} if not self.formula(problem) < 1.0 else {}
         low, high = realised_constant(problem, data, **effort)
         return max(high - 1.0, 1.0 - low)

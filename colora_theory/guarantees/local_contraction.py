@@ -51,8 +51,8 @@ class MonotoneObjective(Guarantee):
         return []
 
     def realised(self, problem: Problem, truth: Truth, data: Dataset, fit: Any = None) -> float:
-        # "change" is recorded only by runs that reuse their samples
-        return 0.0 if fit is not None and "change" in fit.history else float("nan")
+        reused = fit is not None and not fit.history.fresh_samples  # fresh samples have an objective each
+        return 0.0 if reused else float("nan")
 
     def observed(self, problem: Problem, truth: Truth, data: Dataset, fit: Any) -> float:
         """Largest increase of the objective in any half step, in units of Σ‖y_i‖², the scale of rounding."""
@@ -127,7 +127,7 @@ class LocalContractionRate(Guarantee):
 def slope_path(rate: float, truth: Truth, fit: Any, metric: str) -> list[float] | None:
     """Distances of a run that contracts by `rate` per sweep, drawn through a late one of a recorded `fit`."""
     measure = {"subspace_distance": subspace_distance, "subspace_distance_fro": subspace_distance_fro}.get(metric)
-    if measure is None or "change" not in fit.history or math.isnan(rate):
+    if measure is None or fit.history.fresh_samples or math.isnan(rate):
         return None
     seen = np.array([measure(u, truth.input_subspace) for u in fit.history.get("input_subspaces", [])])
     usable = np.flatnonzero(seen > 1e-10)

@@ -216,9 +216,9 @@ class _Sweeps(Guarantee):
     @staticmethod
     def _run(fit: Any) -> list[Array]:
         """Subspaces of a recorded run on fresh samples, the start first; empty otherwise."""
-        if fit is None or "change" in fit.history:  # only runs that reuse their samples record changes
+        if fit is None or not fit.history.fresh_samples:
             return []
-        return list(fit.history.get("input_subspaces", []))
+        return list(fit.history.input_subspaces or [])
 
     def _proved(self, problem: Problem, truth: Truth, fit: Any, sweeps: int) -> float:
         course = self._course(problem, truth, fit, sweeps)

@@ -64,7 +64,7 @@ class _Evolution(Guarantee):
     def _course(self, problem: Problem, truth: Truth, fit: Any) -> list[float]:
         """Mean squared sines along a recorded run on fresh samples; empty for any other run."""
         subspaces = [] if fit is None else fit.history.get("input_subspaces", [])
-        if len(subspaces) < 2 or "change" in fit.history:  # the samples were reused, or nothing was recorded
+        if len(subspaces) < 2 or not fit.history.fresh_samples:  # or nothing was recorded
             return []
         start = subspace_distance_fro(subspaces[0], truth.input_subspace) ** 2 / problem.rank_in
         sweeps = len(subspaces) - 1

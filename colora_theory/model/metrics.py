@@ -8,8 +8,7 @@ from typing import Any, Final
 import numpy as np
 
 from colora_theory.model.linalg import Array, subspace_distance, subspace_distance_fro
-from colora_theory.model.problem import Problem
-from colora_theory.model.sampling import covariance_factor
+from colora_theory.model.problem import Problem, covariance_factor
 from colora_theory.model.truth import Truth
 
 #: Sine of the largest principal angle below which a noiseless recovery counts as a success.

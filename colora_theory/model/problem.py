@@ -8,9 +8,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
+import numpy as np
+from numpy.typing import NDArray
+
 from colora_theory.errors import InputError, nearest
 from colora_theory.model.checks import check_integer, check_real, check_word
 from colora_theory.model.covariates import LAWS, Law
+from colora_theory.model.ranks import rank_pair
 
 #: Allowed words, field by field.
 CHOICES: Final[dict[str, tuple[str, ...]]] = {
@@ -117,27 +121,7 @@ class Problem:
         object.__setattr__(self, name, value)
 
     def _check_rank(self) -> None:
-        given: Any = self.rank
-        if isinstance(given, Sequence) and not isinstance(given, str):
-            if len(given) != 2:
-                raise InputError(f"rank must be one integer or (rank_in, rank_out), got {given!r}.")
-            rank_in, rank_out = (check_integer("rank", value, 1) for value in given)
-        else:
-            rank_in = check_integer("rank", given, 1)
-            rank_out = min(rank_in, self.dim_out)
-        if rank_out > self.dim_out:
-            raise InputError(f"rank_out must be at most dim_out = {self.dim_out}, got {rank_out}; lower it.")
-        most = min(self.dim_in, self.num_users * rank_out)
-        if rank_in > most:
-            raise InputError(
-                f"rank must be at most min(dim_in, num_users * rank_out) = {most}, got {rank_in}; "
-                "lower rank, or raise the smaller of the two."
-            )
-        if rank_out > self.num_users * rank_in:
-            raise InputError(
-                f"rank_out must be at most num_users * rank_in = {self.num_users * rank_in}, "
-                f"got {rank_out}; lower it or add users."
-            )
+        rank_in, rank_out = rank_pair(self.rank, self.dim_in, self.dim_out, self.num_users)
         # One spelling for one problem: seeds are derived from the fields.
         self._set("rank", rank_in if rank_out == min(rank_in, self.dim_out) else (rank_in, rank_out))
 
@@ -282,6 +266,12 @@ class Problem:
             for f in dataclasses.fields(self)
             if f.default is dataclasses.MISSING or getattr(self, f.name) != f.default
         }
+
+
+def covariance_factor(problem: Problem) -> NDArray[np.float64] | None:
+    """Return L with Cov(x) = LᵀL, shape (dim_in, dim_in); None when the covariance is the identity."""
+    law = problem.covariate_law
+    return None if law.factor is None else law.factor(problem.dim_in, problem.covariate_parameter or 0.0)
 
 
 def _square_exists(name: str, value: float) -> None:

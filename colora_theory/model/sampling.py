@@ -10,14 +10,8 @@ from numpy.typing import NDArray
 from colora_theory.errors import InputError, expect
 from colora_theory.model.dataset import Dataset, predict
 from colora_theory.model.linalg import Array, bartlett
-from colora_theory.model.problem import Problem
+from colora_theory.model.problem import Problem, covariance_factor
 from colora_theory.model.truth import Truth
-
-
-def covariance_factor(problem: Problem) -> Array | None:
-    """Return L with Cov(x) = LᵀL, shape (dim_in, dim_in); None when the covariance is the identity."""
-    law = problem.covariate_law
-    return None if law.factor is None else law.factor(problem.dim_in, problem.covariate_parameter or 0.0)
 
 
 def sample_data(problem: Problem, truth: Truth, rng: np.random.Generator) -> Dataset:

@@ -61,11 +61,11 @@ def reproduce_all(
         before = _seconds(out / study.name)
         start = time.perf_counter()
         results = run(study, out / study.name, n_jobs=jobs, quiet=True)
-        told = {**outcome(results), "seconds": round(before + time.perf_counter() - start, 1)}
-        (results.path / "outcome.json").write_text(json.dumps(told, ensure_ascii=False), encoding="utf-8")
+        found = {**outcome(results), "seconds": round(before + time.perf_counter() - start, 1)}
+        (results.path / "outcome.json").write_text(json.dumps(found, ensure_ascii=False), encoding="utf-8")
         draw(results, figures)
-        note(figures / f"{stems(study)[0]}.json", told)
-        tell(f"{file}: {summary(told['verdicts'])}; {told['rows']} fits, {told['seconds']:.0f} s")
+        note(figures / f"{stems(study)[0]}.json", found)
+        tell(f"{file}: {summary(found['verdicts'])}; {found['rows']} fits, {found['seconds']:.0f} s")
         done.append(results)
     for script in sorted(folder.glob("*.py")):
         if not only or script.stem in only:
@@ -97,17 +97,17 @@ def outcome(results: Results) -> dict[str, Any]:
 
 def _seconds(run_folder: Path) -> float:
     """Seconds that earlier, interrupted or finished, runs of a study took: a resumed run is not a fast one."""
-    told = run_folder / "outcome.json"
-    if told.exists():
-        return float(json.loads(told.read_text(encoding="utf-8"))["seconds"])
+    found = run_folder / "outcome.json"
+    if found.exists():
+        return float(json.loads(found.read_text(encoding="utf-8"))["seconds"])
     if not (run_folder / "results.sqlite").exists():
         return 0.0
     return float(Results.open(run_folder).progress().get("seconds", 0.0))
 
 
-def note(manifest: Path, told: dict[str, Any]) -> None:
+def note(manifest: Path, found: dict[str, Any]) -> None:
     """Add the outcome to the manifest beside a figure."""
-    entries = {**json.loads(manifest.read_text(encoding="utf-8")), "outcome": told}
+    entries = {**json.loads(manifest.read_text(encoding="utf-8")), "outcome": found}
     text = json.dumps(entries, indent=2, sort_keys=True, ensure_ascii=False)
     manifest.write_text(text + "\n", encoding="utf-8")
 
@@ -137,7 +137,7 @@ def page(folder: Path, figures: Path) -> str:
         studies_table(folder, figures, ""),
     ]
     for file in studies(folder):
-        study, told = _told(file, figures)
+        study, found = _outcome_of(file, figures)
         out += ["", f"## {study.name}", "", f"**{study.title}** – [{file.name}]({file.name})", ""]
         out += [f"> {' '.join(study.claim.split())}"]
         if study.learned:
@@ -152,7 +152,7 @@ def page(folder: Path, figures: Path) -> str:
         out += [
             f"| {v['guarantee']} | {v['standing']} | {v['estimator']} | {v['status']} | {v['trials']} "
             f"| {'–' if v['broken_in'] is None else v['broken_in']} |"
-            for v in told["verdicts"]
+            for v in found["verdicts"]
         ]
     for script in _scripts(folder, figures):
         question, said = _script(script)
@@ -165,21 +165,21 @@ def studies_table(folder: Path, figures: Path, gallery: str) -> str:
     """One row a study: question, verdicts, fits, time; links go to the sections of the page `gallery`."""
     rows = ["| study | question | verdicts | fits | time |", "|---|---|---|---|---|"]
     for file in studies(folder):
-        study, told = _told(file, figures)
+        study, found = _outcome_of(file, figures)
         rows.append(
-            f"| [{study.name}]({gallery}#{study.name}) | {study.title} | {summary(told['verdicts'])} "
-            f"| {told['rows']} | {told['seconds']:.0f} s |"
+            f"| [{study.name}]({gallery}#{study.name}) | {study.title} | {summary(found['verdicts'])} "
+            f"| {found['rows']} | {found['seconds']:.0f} s |"
         )
     for script in _scripts(folder, figures):
-        told = json.loads((figures / f"{script.stem}.json").read_text(encoding="utf-8"))["outcome"]
+        found = json.loads((figures / f"{script.stem}.json").read_text(encoding="utf-8"))["outcome"]
         rows.append(
-            f"| [{script.stem}]({gallery}#{script.stem}) | {_script(script)[0]} | – | {told['rows']} "
-            f"| {told['seconds']:.0f} s |"
+            f"| [{script.stem}]({gallery}#{script.stem}) | {_script(script)[0]} | – | {found['rows']} "
+            f"| {found['seconds']:.0f} s |"
         )
     return "\n".join(rows)
 
 
-def _told(file: Path, figures: Path) -> tuple[Study, dict[str, Any]]:
+def _outcome_of(file: Path, figures: Path) -> tuple[Study, dict[str, Any]]:
     """A study and its outcome, from the manifest beside its first figure."""
     study = Study.from_toml(file)
     if not study.figures:

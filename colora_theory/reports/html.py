@@ -11,11 +11,15 @@ from pathlib import Path
 from string import Template
 from typing import TYPE_CHECKING, Any
 
+import tomli_w
+
 import colora_theory
 from colora_theory.errors import InputError
 from colora_theory.figures import draw as plots
 from colora_theory.figures.draw import tables_of
+from colora_theory.figures.style import label_of, name_of, plain
 from colora_theory.figures.tables import STANDING
+from colora_theory.studies.figure_kinds import kind_of
 from colora_theory.verdicts.check import check
 from colora_theory.verdicts.verdict import Verdict
 
@@ -23,6 +27,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from colora_theory.results.results import Results
+    from colora_theory.studies.study import Study
 
 #: Rows of a table of failures or cells beyond which the page refers to `colora-theory export`.
 MOST_ROWS = 300
@@ -66,7 +71,12 @@ def _study(results: Results, anchor: str, style: str) -> str:
         parts += ["<h3>What was learned</h3>", f"<p>{escape(study.learned.strip())}</p>"]
     parts += ["<h3>Verdicts</h3>", _verdicts(verdicts), "<h3>Figures</h3>", *_figures(results, anchor, style)]
     parts += ["<h3>Failures</h3>", _failures(results, failed), "<h3>How to reproduce</h3>", _again(results)]
-    parts += ["<h3>Resolved study</h3>", _pre(toml(study.resolved())), "<h3>Manifest</h3>", _manifest(results)]
+    parts += [
+        "<h3>Resolved study</h3>",
+        _pre(tomli_w.dumps(study.resolved())),
+        "<h3>Manifest</h3>",
+        _manifest(results),
+    ]
     return "\n".join([*parts, "</section>"])
 
 
@@ -155,13 +165,9 @@ def _figures(results: Results, anchor: str, style: str) -> list[str]:
     out = []
     for index, figure in enumerate(study.figures, 1):
         tables = tables_of(results, figure)
-        text = alt_text(figure, tables, figure.title or study.title)
+        text = alt_text(study, figure, tables)
         svg = inline_svg(plots.svg(study, figure, tables, style), f"{anchor}-figure-{index}", text)
-        shows = {
-            "trajectory": f"Geometric mean and range of {figure.trials} trials.",
-            "scatter": "One point per trial.",
-            "heatmap": "Means over the trials.",
-        }.get(figure.kind, "Means with 95\u00a0% Monte Carlo intervals.")
+        shows = kind_of(study, figure).shows
         caption = f"Figure {index}. {figure.title or study.title}. {shows}"
         width = round(float(re.search(r'viewBox="0 0 ([\d.]+)', svg)[1]) / 72 * 1.45, 1)  # type: ignore[index]
         wide = ' class="wide" tabindex="0"' if width > 8 else ""
@@ -172,30 +178,15 @@ def _figures(results: Results, anchor: str, style: str) -> list[str]:
     return out or ["<p>The study asks for no figure.</p>"]
 
 
-def alt_text(figure: Any, tables: dict[str, pd.DataFrame], title: str) -> str:
+def alt_text(study: Study, figure: Any, tables: dict[str, pd.DataFrame]) -> str:
     """What a figure shows, in words: the ends of every line."""
-    from colora_theory.figures.style import label_of, name_of
-
-    def plain(text: str) -> str:
-        return re.sub(r"[$\\]", "", text)
-
-    said = [
-        f"{title}: {figure.kind} of {plain(label_of(figure.value or figure.y or 'observed against claimed'))}."
-    ]
-    table = tables.get("points")
-    x: str = "sweep" if figure.kind == "trajectory" else figure.x or ""
-    if table is not None and figure.kind in ("curve", "trajectory"):
-        for text, rows in table.groupby("line", sort=False):
-            at, mean = rows[x].to_list(), rows["mean"].to_list()
-            said.append(
-                f"{plain(str(text))}: {mean[0]:.3g} at {plain(label_of(x))} = {at[0]}, {mean[-1]:.3g} at {at[-1]}."
-            )
-    elif table is not None and figure.kind == "bars":
-        for _, rows in table.groupby("cell", sort=False):
-            least, text = min(zip(rows["mean"], rows["line"], strict=True))
-            said.append(f"Least in its panel: {plain(str(text))} with {least:.3g}.")
-    elif table is not None and figure.kind == "heatmap":
-        said.append(f"From {table['mean'].min():.3g} to {table['mean'].max():.3g} over {len(table)} cells.")
+    kind = kind_of(study, figure)
+    about = plain(label_of(figure.value or figure.y or "observed against claimed"))
+    said = [f"{figure.title or study.title}: {figure.kind} of {about}."]
+    if next(iter(tables.values())).empty:
+        said.append("There is nothing to show yet.")
+    else:
+        said += kind.said(tables)
     if figure.overlay:
         said.append("With the claims of " + ", ".join(name_of(name) for name in figure.overlay) + ".")
     return " ".join(said)
@@ -247,40 +238,3 @@ def _manifest(results: Results) -> str:
 
 def _pre(text: str) -> str:
     return f'<pre tabindex="0"><code>{escape(text)}</code></pre>'
-
-
-# --- the resolved study as TOML ----------------------------------------------------------------------------
-
-
-def toml(tables: dict[str, Any]) -> str:
-    """A study's nested tables as a TOML file that reads back to the same tables."""
-    plain = {k: v for k, v in tables.items() if not _is_section(v)}
-    out = [f"{key} = {_value(value)}" for key, value in plain.items()]
-    for key, value in tables.items():
-        if _is_section(value):
-            for entry in value if isinstance(value, list) else [value]:
-                out += ["", f"[[{key}]]" if isinstance(value, list) else f"[{key}]"]
-                out += [f"{name} = {_value(inner)}" for name, inner in entry.items()]
-    return "\n".join(out) + "\n"
-
-
-def _is_section(value: Any) -> bool:
-    return isinstance(value, dict) or (isinstance(value, list) and bool(value) and isinstance(value[0], dict))
-
-
-def _value(value: Any) -> str:
-    import json
-
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, int | float):
-        return repr(value)
-    if isinstance(value, list | tuple):
-        return "[" + ", ".join(_value(v) for v in value) + "]"
-    if isinstance(value, dict):
-        return "{ " + ", ".join(f"{_key(k)} = {_value(v)}" for k, v in value.items()) + " }" if value else "{}"
-    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
-
-
-def _key(key: str) -> str:
-    return key if re.fullmatch(r"[A-Za-z0-9_-]+", key) else _value(str(key))

@@ -43,7 +43,7 @@ def describe(study: Study, folder: Path, now: dict[str, Any], accept_version: bo
             "Choose another --out, or undo the change."
         )
     before = old["manifest"]
-    versions = [f"{key} {before.get(key)} → {now[key]}" for key in VERSIONS if before.get(key) != now[key]]
+    versions = version_changes(before, now)
     if versions and not accept_version:
         raise InputError(
             f"{folder} was begun with other versions: {', '.join(versions)}. Results may differ in the last "
@@ -52,6 +52,11 @@ def describe(study: Study, folder: Path, now: dict[str, Any], accept_version: bo
     session = {key: now[key] for key in (*VERSIONS, "commit", "dirty", "cpu", "started")}
     about["manifest"] = {**before, "resumed": [*before.get("resumed", []), session]}
     return about
+
+
+def version_changes(first: dict[str, Any], second: dict[str, Any]) -> list[str]:
+    """Say which versions that may change numbers differ between two manifests."""
+    return [f"{key} {first.get(key)} → {second.get(key)}" for key in VERSIONS if first.get(key) != second.get(key)]
 
 
 def differences(old: dict[str, Any], new: dict[str, Any], *, grown: bool) -> list[str]:
@@ -65,11 +70,11 @@ def differences(old: dict[str, Any], new: dict[str, Any], *, grown: bool) -> lis
             continue
         if key.startswith("estimator.") and key not in old:
             continue
-        out.append(f"{key}: {_told(old, key)} → {_told(new, key)}")
+        out.append(f"{key}: {_shown(old, key)} → {_shown(new, key)}")
     return out if len(out) <= 4 else [*out[:3], f"and {len(out) - 3} more"]
 
 
-def _told(identity: dict[str, Any], key: str) -> str:
+def _shown(identity: dict[str, Any], key: str) -> str:
     return json.dumps(identity[key], ensure_ascii=False) if key in identity else "nothing"
 
 

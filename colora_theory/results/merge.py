@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from colora_theory.errors import InputError
-from colora_theory.results.identity import VERSIONS, describe_folder, differences
+from colora_theory.results.identity import describe_folder, differences, version_changes
 from colora_theory.results.results import Results
 from colora_theory.results.store import Writer, connect, meta, quoted, value_columns
 from colora_theory.studies.study import Study
@@ -33,7 +33,7 @@ def merge(sources: Sequence[str | Path], out: str | Path, *, accept_version: boo
     if (old := out / shards[0].file.name).exists():
         about = _about(old)
         _compatible(about, abouts[0], f"{shards[0].path} and {out}", accept_version)
-    study = Study.from_dict(about["study"], source_text=about["source"])
+    study = Study.from_dict(about["study"], source_text=about["source"], stored=True)
     about["manifest"] = {**about["manifest"], "shards": [a["manifest"] for a in abouts]}
     stopped = {k: n for a in abouts for k, n in (a["progress"] or {}).get("stopped", {}).items()}
     about["progress"] = {"stopped": stopped}
@@ -65,11 +65,7 @@ def _compatible(first: dict[str, Any], second: dict[str, Any], who: str, accept_
     changes += [] if first["columns"] == second["columns"] else ["other stored numbers"]
     if changes:
         raise InputError(f"{who} are of different studies: {'; '.join(changes)}. Merge shards of one study.")
-    versions = [
-        f"{key} {first['manifest'].get(key)} and {second['manifest'].get(key)}"
-        for key in VERSIONS
-        if first["manifest"].get(key) != second["manifest"].get(key)
-    ]
+    versions = version_changes(first["manifest"], second["manifest"])
     if versions and not accept_version:
         raise InputError(
             f"{who} come from different versions: {', '.join(versions)}. --accept-version merges them."

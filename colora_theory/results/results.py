@@ -14,9 +14,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from colora_theory.errors import InputError
+from colora_theory.results.moments import standard_error
 from colora_theory.results.rows import FAILURES
 from colora_theory.results.store import connect, locate, meta, quoted, value_columns
-from colora_theory.studies.study import Cell, EstimatorSpec, Study
+from colora_theory.studies.cells import Cell, EstimatorSpec
+from colora_theory.studies.study import Study
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -45,7 +47,7 @@ class Results:
     @cached_property
     def study(self) -> Study:
         """The study as it was run, overrides included."""
-        return Study.from_dict(self._table, source_text=self._source or "")
+        return Study.from_dict(self._table, source_text=self._source or "", stored=True)
 
     @classmethod
     def open(cls, path: str | Path) -> Results:
@@ -130,7 +132,7 @@ class Results:
                 counts, means = moments[::2], moments[1::2]
                 squares = connection.execute(second, [m for m in means for _ in range(2)] + [*key]).fetchone()
                 for name, n, mean, square in zip(self.study.metrics, counts, means, squares, strict=True):
-                    std = math.sqrt(square / (n - 1)) if n > 1 else math.nan
+                    mcse = standard_error(n, square) if n > 1 else math.nan
                     out.append(
                         {
                             "cell": cell.id,
@@ -139,8 +141,8 @@ class Results:
                             "metric": name,
                             "n": n,
                             "mean": math.nan if mean is None else mean,
-                            "std": std,
-                            "mcse": std / math.sqrt(n) if n else math.nan,
+                            "std": mcse * math.sqrt(n),
+                            "mcse": mcse,
                             "rows": rows,
                             "failures": failures,
                         }

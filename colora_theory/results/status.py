@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from colora_theory.errors import InputError
+from colora_theory.results.moments import standard_error
 from colora_theory.results.rows import FAILURES
 from colora_theory.results.store import connect, is_locked, locate, meta
 from colora_theory.results.text import duration, table
@@ -76,7 +77,7 @@ def _entry(
     metrics = {}
     for name in study["metrics"]["use"]:
         n, mean, m2 = tally.get(name, (0, math.nan, 0.0))
-        mcse = math.sqrt(m2 / (n - 1) / n) if n > 1 else None
+        mcse = standard_error(n, m2) if n > 1 else None
         metrics[name] = {"n": n, "mean": mean if n else None, "mcse": mcse}
     return {
         "cell": key,
@@ -90,7 +91,7 @@ def _entry(
     }
 
 
-def told(state: dict[str, Any]) -> str:
+def as_text(state: dict[str, Any]) -> str:
     """Return the state as text."""
     words = "running" if state["running"] else "not running" if state["missing"] else "finished"
     left = state["seconds_left"]

@@ -60,13 +60,15 @@ class GuaranteeTable(_Table):
 
 
 class FigureTable(_Table):
-    """`[[figure]]`: one picture. x, y, value and hue are problem fields, metric names, or "estimator"."""
+    """`[[figure]]`: one picture. x, y, value, hue, row and col are problem fields, metrics, or "estimator"."""
 
-    kind: Literal["curve", "heatmap", "trajectory", "scatter", "bars"]
+    kind: str  # one of figure_kinds.names()
     x: str | None = None
     y: str | None = None
     value: str | None = None  # what a heatmap colours
-    hue: str | None = None
+    hue: str | None = None  # colours: a varied field, or "estimator"
+    row: str | None = None  # one row of panels for each value of a varied field, or for each estimator
+    col: str | None = None
     estimators: list[str] | None = None  # labels to draw; all when absent
     lines: list[dict[str, Any]] = []  # {estimator, varied fields, label}: the lines to draw; all when absent
     overlay: list[str] = []  # guarantees drawn as curves
@@ -176,6 +178,29 @@ def parse(raw: dict[str, Any]) -> StudyTable:
         raise InputError(_sentence(dict(first))) from None
 
 
+#: What each kind of violation allows, with the numbers that pydantic gives for it.
+_ALLOWED: Final = {
+    "literal_error": "must be {expected}",
+    "string_type": "must be a valid string",
+    "string_too_short": "must have at least {min_length} character",
+    "string_too_long": "must have at most {max_length} characters",
+    "string_pattern_mismatch": "must match pattern '{pattern}'",
+    "int_type": "must be a valid integer",
+    "float_type": "must be a valid number",
+    "bool_type": "must be a valid boolean",
+    "finite_number": "must be a finite number",
+    "greater_than": "must be greater than {gt}",
+    "greater_than_equal": "must be greater than or equal to {ge}",
+    "less_than": "must be less than {lt}",
+    "less_than_equal": "must be less than or equal to {le}",
+    "too_short": "must have at least {min_length} item",
+    "list_type": "must be a list",
+    "dict_type": "must be a table",
+    "model_type": "must be a table",
+    "value_error": "{error}",
+}
+
+
 def _sentence(problem: dict[str, Any]) -> str:
     loc = tuple(part for part in problem["loc"] if part != "[key]")
     where, given = dotted(loc), shown(problem.get("input"))
@@ -183,21 +208,10 @@ def _sentence(problem: dict[str, Any]) -> str:
         return f"unknown key {where!r}; {nearest(str(loc[-1]), _keys(loc[:-1]))}"
     if problem["type"] == "missing":
         return f"{where} is missing; add it."
-    message = str(problem["msg"])
-    for old, new in (
-        ("Value error, ", ""),
-        ("Input should be", "must be"),
-        ("should", "must"),
-        ("valid dictionary or instance of", "table like"),
-        ("a valid list", "a list of tables" if loc[-1:] in {("estimator",), ("figure",)} else "a list"),
-        ("a valid dictionary", "a table"),
-        (" after validation", ""),
-    ):
-        message = message.replace(old, new)
-    message = message[:1].lower() + message[1:]
-    for noun in ("list ", "string ", "dictionary "):
-        message = message.removeprefix(noun)
-    return f"{where} {message}, got {given}."
+    allowed = _ALLOWED.get(problem["type"], str(problem["msg"]).lower()).format(**problem.get("ctx", {}))
+    if problem["type"] == "list_type" and loc[-1:] in {("estimator",), ("figure",), ("guarantee",), ("exclude",)}:
+        allowed += " of tables"
+    return f"{where} {allowed}, got {given}."
 
 
 def dotted(loc: tuple[Any, ...]) -> str:

@@ -3,85 +3,24 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
-import itertools
 import json
 import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 from colora_theory import estimators, guarantees
 from colora_theory.errors import InputError, expect, nearest
 from colora_theory.guarantees import Guarantee
 from colora_theory.model import metrics
 from colora_theory.model.problem import Problem
+from colora_theory.studies import figure_kinds
+from colora_theory.studies.cells import Cell, EstimatorSpec, cells, known
 from colora_theory.studies.overrides import overridden, parse_overrides, read_text
 
 if TYPE_CHECKING:
-    from colora_theory.estimators import Estimator
-    from colora_theory.model.truth import Truth
     from colora_theory.studies.schema import FigureTable, GuaranteeTable, RunTable, StudyTable
-
-MAX_CELLS: Final = 100_000
-
-
-def words_of(content: Any) -> tuple[int, ...]:
-    """Return the sha256 of the canonical JSON of `content` as eight 32-bit words."""
-    text = json.dumps(content, sort_keys=True, separators=(",", ":"), allow_nan=False, ensure_ascii=True)
-    digest = hashlib.sha256(text.encode()).digest()
-    return tuple(int.from_bytes(digest[i : i + 4], "big") for i in range(0, 32, 4))
-
-
-@dataclass(frozen=True)
-class Cell:
-    """One point of the grid.
-
-    id : first 12 hex digits of the sha256 of the problem's canonical content; words : all of it, for seeds.
-    varied : the grid's fields and their values in this cell.
-    """
-
-    id: str
-    words: tuple[int, ...]
-    problem: Problem
-    varied: dict[str, Any]
-
-    @classmethod
-    def of(cls, problem: Problem, varied: dict[str, Any]) -> Cell:
-        """Return the cell of `problem`."""
-        words = words_of(problem.content())
-        return cls(f"{words[0]:08x}{words[1]:08x}"[:12], words, problem, varied)
-
-    def __str__(self) -> str:
-        return ", ".join(f"{name} = {value}" for name, value in self.varied.items()) or "the only cell"
-
-
-@dataclass(frozen=True)
-class EstimatorSpec:
-    """An estimator of a study: a registered class, the parameters the study sets, and its label."""
-
-    label: str
-    name: str
-    params: dict[str, Any]
-    cls: type[Estimator] = field(repr=False)
-    words: tuple[int, ...] = field(repr=False)
-
-    @classmethod
-    def of(cls, estimator: type[Estimator], params: Mapping[str, Any], label: str | None = None) -> EstimatorSpec:
-        """Return the spec of an estimator class with these parameters; ValueError for what is no plain value."""
-        plain = {key: _plain(value) for key, value in params.items()}
-        words = words_of({"name": estimator.name, "params": plain})
-        return cls(label or estimator.name, estimator.name, plain, estimator, words)
-
-    def build(self, problem: Problem, truth: Truth | None) -> Estimator:
-        """Return the estimator for a trial: rank from the problem unless set, side information from the truth."""
-        params = dict(self.params)
-        if "rank" in self.cls.parameters():
-            params.setdefault("rank", problem.rank)
-        for name in self.cls.side_information:
-            params[name] = getattr(truth, name)
-        return self.cls.from_params(**params)
 
 
 @dataclass(frozen=True, eq=False)
@@ -137,8 +76,12 @@ class Study:
         *,
         quick: bool = False,
         source_text: str = "",
+        stored: bool = False,
     ) -> Study:
-        """Build a study from the nested tables of a study file; raise InputError if anything is wrong."""
+        """Build a study from the nested tables of a study file; raise InputError if anything is wrong.
+
+        `stored` : the tables come from a store, whose figures are checked when they are drawn, not before.
+        """
         from colora_theory.studies.schema import parse
 
         expect("a study", raw, Mapping, "give the nested tables of a study file, or use Study.from_toml")
@@ -146,8 +89,9 @@ class Study:
         table = parse(overridden(raw, sets))
         small = overridden(raw, {**_quick_overrides(table), **sets})  # --set beats quick beats the file
         if not quick:
-            _build(parse(small), "", quick=True)  # so that a wrong quick form is found now, not in CI
-            return _build(table, source_text, quick=False)
+            if not stored:
+                _build(parse(small), "", quick=True)  # so that a wrong quick form is found now, not in CI
+            return _build(table, source_text, quick=False, stored=stored)
         return _build(parse(small), source_text, quick=True)
 
     def resolved(self) -> dict[str, Any]:
@@ -182,16 +126,16 @@ def _quick_overrides(table: StudyTable) -> dict[str, Any]:
     return {**sets, "run.trials": quick.trials, "run.target_mcse": {}}
 
 
-def _build(table: StudyTable, source_text: str, *, quick: bool) -> Study:
+def _build(table: StudyTable, source_text: str, *, quick: bool, stored: bool = False) -> Study:
     specs = _estimators(table)
-    cells = _cells(table)
+    grid = cells(table)
     used = table.metrics.use
     for index, name in enumerate(used):
-        _known(f"metrics.use[{index + 1}]", name, metrics.NAMES)
+        known(f"metrics.use[{index + 1}]", name, metrics.NAMES)
         if used.index(name) != index:
             raise InputError(f"metrics.use lists {name!r} twice; once is enough.")
     for name in table.run.target_mcse:
-        _known(f"run.target_mcse.{name}", name, used)
+        known(f"run.target_mcse.{name}", name, used)
     if table.run.max_trials is not None and not table.run.target_mcse and not quick:
         raise InputError("run.max_trials needs run.target_mcse; set it, or use run.trials.")
     study = Study(
@@ -199,7 +143,7 @@ def _build(table: StudyTable, source_text: str, *, quick: bool) -> Study:
         title=table.title,
         claim=table.claim,
         seed=table.seed,
-        cells=cells,
+        cells=grid,
         estimators=specs,
         metrics=tuple(used),
         guarantees=tuple(table.guarantee),
@@ -211,9 +155,9 @@ def _build(table: StudyTable, source_text: str, *, quick: bool) -> Study:
         quick=quick,
     )
     _check_guarantees(study)
-    _check_figures(study)
+    _check_figures(study, stored)
     for spec in specs:
-        for cell in cells:
+        for cell in grid:
             _construct(spec, cell)
     return study
 
@@ -228,19 +172,14 @@ def _construct(spec: EstimatorSpec, cell: Cell) -> None:
         raise InputError(f"estimator {spec.label!r} ({cell}): {error}") from None
 
 
-def _known(where: str, name: str, allowed: Iterable[str]) -> None:
-    if name not in allowed:
-        raise InputError(f"{where}: unknown name {name!r}; {nearest(name, allowed)}")
-
-
 def _estimators(table: StudyTable) -> tuple[EstimatorSpec, ...]:
     specs: dict[str, EstimatorSpec] = {}
     for index, entry in enumerate(table.estimator):
         where = f"estimator[{index + 1}]"
-        _known(f"{where}.name", entry.name, estimators.names())
+        known(f"{where}.name", entry.name, estimators.names())
         cls = estimators.get(entry.name)
         for key in entry.params:
-            _known(f"{where}.params.{key}", key, set(cls.parameters()) - set(cls.side_information))
+            known(f"{where}.params.{key}", key, set(cls.parameters()) - set(cls.side_information))
         label = entry.label or entry.name
         if label in specs:
             raise InputError(f"{where}: the label {label!r} is taken already; give it another label.")
@@ -253,92 +192,54 @@ def _estimators(table: StudyTable) -> tuple[EstimatorSpec, ...]:
     return tuple(specs.values())
 
 
-def _plain(value: Any) -> Any:
-    """Lists of a TOML file become tuples, as the frozen dataclasses want them."""
-    return tuple(_plain(v) for v in value) if isinstance(value, list) else value
-
-
-def _cells(table: StudyTable) -> tuple[Cell, ...]:
-    fixed = {name: _plain(value) for name, value in table.problem.items()}
-    grid = {name: [_plain(v) for v in values] for name, values in table.grid.items()}
-    for name in grid:
-        if name in fixed:
-            raise InputError(f"{name} stands in [problem] and in [grid]; remove one of them.")
-    for index, exclude in enumerate(table.exclude):
-        for name in exclude.where:
-            _known(f"exclude[{index + 1}].where.{name}", name, grid)
-    for f in dataclasses.fields(Problem):
-        if f.default is dataclasses.MISSING and f.name not in fixed and f.name not in grid:
-            raise InputError(f"problem.{f.name} is missing; set it in [problem] or vary it in [grid].")
-    size = 1
-    for values in grid.values():
-        size *= len(values)
-    if size > MAX_CELLS:
-        raise InputError(f"the grid has {size} cells; at most {MAX_CELLS} are allowed. Split the study.")
-    cells: dict[tuple[int, ...], Cell] = {}
-    for point in itertools.product(*grid.values()):
-        varied = dict(zip(grid, point, strict=True))
-        if any(_excluded(varied, exclude.where) for exclude in table.exclude):
-            continue
-        cell = _cell(fixed, varied)
-        if cell.words in cells:
-            raise InputError(f"the grid holds one problem twice: {cell}, and {cells[cell.words]}; remove one.")
-        cells[cell.words] = cell
-    if not cells:
-        raise InputError("the grid has no cells left: [[exclude]] removes all of them.")
-    return tuple(cells.values())
-
-
-def _cell(fixed: dict[str, Any], varied: dict[str, Any]) -> Cell:
-    try:
-        problem = Problem(**fixed, **varied)
-    except InputError as error:
-        raise InputError(
-            f"grid ({', '.join(f'{k} = {v}' for k, v in varied.items())}): {error}"
-            if varied
-            else f"problem: {error}"
-        ) from None
-    return Cell.of(problem, varied)
-
-
-def _excluded(varied: dict[str, Any], where: dict[str, Any]) -> bool:
-    def matches(value: Any, rule: Any) -> bool:
-        return value == _plain(rule) or (isinstance(rule, list) and any(value == _plain(r) for r in rule))
-
-    return all(matches(varied[name], rule) for name, rule in where.items())
-
-
 def _check_guarantees(study: Study) -> None:
     labels = [spec.label for spec in study.estimators]
     for index, spec in enumerate(study.guarantees):
         where = f"guarantee[{index + 1}]"
-        _known(f"{where}.name", spec.name, guarantees.names())
+        known(f"{where}.name", spec.name, guarantees.names())
         if spec.estimator is not None:
-            _known(f"{where}.estimator", spec.estimator, labels)
+            known(f"{where}.estimator", spec.estimator, labels)
         if spec.metric is not None:
-            _known(f"{where}.metric", spec.metric, study.metrics)
+            known(f"{where}.metric", spec.metric, study.metrics)
         metric = guarantee_of(spec).metric
         if metric in metrics.NAMES and metric not in study.metrics:
             raise InputError(f"{where}: {spec.name!r} speaks about {metric!r}; add it to metrics.use.")
 
 
-def _check_figures(study: Study) -> None:
+def _check_figures(study: Study, stored: bool) -> None:
     fields = {f.name for f in dataclasses.fields(Problem)}
     about = {guarantee_of(spec).metric for spec in study.guarantees}
     names = {*fields, *study.metrics, *about, "estimator", "trial", "sweep", "objective", "claim", "observed"}
     labels = [spec.label for spec in study.estimators]
+    varied = study.cells[0].varied
+    files: set[str] = set()
     for index, figure in enumerate(study.figures):
         where = f"figure[{index + 1}]"
-        for key in ("x", "y", "value", "hue"):
+        known(f"{where}.kind", figure.kind, figure_kinds.names())
+        recorded = figure_kinds.get(figure.kind).records
+        for key in ("x", "y", "value"):
             if (name := getattr(figure, key)) is not None:
-                _known(f"{where}.{key}", name, names)
+                known(f"{where}.{key}", name, {*names, *recorded})
+        for key in ("hue", "row", "col"):
+            if (name := getattr(figure, key)) is not None:
+                known(f"{where}.{key}", name, {"estimator", *varied})
         for name in figure.estimators or ():
-            _known(f"{where}.estimators", name, labels)
+            known(f"{where}.estimators", name, labels)
         for name in figure.overlay:
-            _known(f"{where}.overlay", name, guarantees.names())
+            known(f"{where}.overlay", name, guarantees.names())
         for name in figure.levels:
-            _known(f"{where}.levels", name, figure.overlay)
+            known(f"{where}.levels", name, figure.overlay)
         for line in figure.lines:
             for key in line:
-                _known(f"{where}.lines", key, {"estimator", "label", *study.cells[0].varied})
-            _known(f"{where}.lines.estimator", line.get("estimator", labels[0]), labels)
+                known(f"{where}.lines", key, {"estimator", "label", *varied})
+            known(f"{where}.lines.estimator", line.get("estimator", labels[0]), labels)
+        stem = figure.file or (study.name if not index else f"{study.name}_{index + 1}")
+        if stem in files and not stored:
+            raise InputError(f"{where}: another figure of this study is called {stem!r}; give it another file.")
+        files.add(stem)
+        if stored:
+            continue
+        try:
+            figure_kinds.kind_of(study, figure).check()
+        except InputError as error:
+            raise InputError(f"{where}: {error}") from None

@@ -214,8 +214,10 @@ def _judge_mean(required: Requirement, sample: Sample, base: Verdict) -> Verdict
     base = replace(base, interval=interval, reason=reason)
     if base.adjusted is not None and base.adjusted <= base.alpha:
         return replace(base, status="violated")
-    room = (MARGIN + required.tolerance) * float(np.abs(sample.claimed).mean()) + ABSOLUTE_SLACK * required.scale
-    fits = {"upper": high <= room, "lower": low >= -room, "equality": -room <= low and high <= room}
+    allowed = (MARGIN + required.tolerance) * float(
+        np.abs(sample.claimed).mean()
+    ) + ABSOLUTE_SLACK * required.scale
+    fits = {"upper": high <= allowed, "lower": low >= -allowed, "equality": -allowed <= low and high <= allowed}
     return replace(base, status="holds" if fits[required.side] else "inconclusive")
 
 

@@ -63,8 +63,8 @@ def judge_pooled(
     level = alpha / family
     half = float(stats.norm.ppf(1 - level / 2)) * error
     low, high = centre - half, centre + half
-    room = MARGIN + required.tolerance
-    fits = {"upper": high <= room, "lower": low >= -room, "equality": -room <= low and high <= room}
+    allowed = MARGIN + required.tolerance
+    fits = {"upper": high <= allowed, "lower": low >= -allowed, "equality": -allowed <= low and high <= allowed}
     status = "violated" if adjusted <= alpha else "holds" if fits[required.side] else "inconclusive"
     reason = (
         f"over all cells {100 * centre:+.2f} % from the claim, {100 * (1 - level):.6g} % interval "

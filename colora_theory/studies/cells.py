@@ -1,0 +1,141 @@
+"""Cells and estimators of a study: the points of its grid, its methods, and the words that their seeds use."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import itertools
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Final
+
+from colora_theory.errors import InputError, nearest
+from colora_theory.model.problem import Problem
+
+if TYPE_CHECKING:
+    from colora_theory.estimators import Estimator
+    from colora_theory.model.truth import Truth
+    from colora_theory.studies.schema import StudyTable
+
+MAX_CELLS: Final = 100_000
+
+
+def words_of(content: Any) -> tuple[int, ...]:
+    """Return the sha256 of the canonical JSON of `content` as eight 32-bit words."""
+    text = json.dumps(content, sort_keys=True, separators=(",", ":"), allow_nan=False, ensure_ascii=True)
+    digest = hashlib.sha256(text.encode()).digest()
+    return tuple(int.from_bytes(digest[i : i + 4], "big") for i in range(0, 32, 4))
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One point of the grid.
+
+    id : first 12 hex digits of the sha256 of the problem's canonical content; words : all of it, for seeds.
+    varied : the grid's fields and their values in this cell.
+    """
+
+    id: str
+    words: tuple[int, ...]
+    problem: Problem
+    varied: dict[str, Any]
+
+    @classmethod
+    def of(cls, problem: Problem, varied: dict[str, Any]) -> Cell:
+        """Return the cell of `problem`."""
+        words = words_of(problem.content())
+        return cls(f"{words[0]:08x}{words[1]:08x}"[:12], words, problem, varied)
+
+    def __str__(self) -> str:
+        return ", ".join(f"{name} = {value}" for name, value in self.varied.items()) or "the only cell"
+
+
+@dataclass(frozen=True)
+class EstimatorSpec:
+    """An estimator of a study: a registered class, the parameters the study sets, and its label."""
+
+    label: str
+    name: str
+    params: dict[str, Any]
+    cls: type[Estimator] = field(repr=False)
+    words: tuple[int, ...] = field(repr=False)
+
+    @classmethod
+    def of(cls, estimator: type[Estimator], params: Mapping[str, Any], label: str | None = None) -> EstimatorSpec:
+        """Return the spec of an estimator class with these parameters; ValueError for what is no plain value."""
+        plain = {key: as_tuples(value) for key, value in params.items()}
+        words = words_of({"name": estimator.name, "params": plain})
+        return cls(label or estimator.name, estimator.name, plain, estimator, words)
+
+    def build(self, problem: Problem, truth: Truth | None) -> Estimator:
+        """Return the estimator for a trial: rank from the problem unless set, side information from the truth."""
+        params = dict(self.params)
+        if "rank" in self.cls.parameters():
+            params.setdefault("rank", problem.rank)
+        for name in self.cls.side_information:
+            params[name] = getattr(truth, name)
+        return self.cls.from_params(**params)
+
+
+def known(where: str, name: Any, allowed: Iterable[str]) -> None:
+    """Refuse a name that is not allowed, saying where it stands and which one is nearest."""
+    if not isinstance(name, str):
+        raise InputError(f"{where} must be a name, got {name!r}.")
+    if name not in allowed:
+        raise InputError(f"{where}: unknown name {name!r}; {nearest(name, allowed)}")
+
+
+def as_tuples(value: Any) -> Any:
+    """Lists of a TOML file become tuples, as the frozen dataclasses want them."""
+    return tuple(as_tuples(v) for v in value) if isinstance(value, list) else value
+
+
+def cells(table: StudyTable) -> tuple[Cell, ...]:
+    fixed = {name: as_tuples(value) for name, value in table.problem.items()}
+    grid = {name: [as_tuples(v) for v in values] for name, values in table.grid.items()}
+    for name in grid:
+        if name in fixed:
+            raise InputError(f"{name} stands in [problem] and in [grid]; remove one of them.")
+    for index, exclude in enumerate(table.exclude):
+        for name in exclude.where:
+            known(f"exclude[{index + 1}].where.{name}", name, grid)
+    for f in dataclasses.fields(Problem):
+        if f.default is dataclasses.MISSING and f.name not in fixed and f.name not in grid:
+            raise InputError(f"problem.{f.name} is missing; set it in [problem] or vary it in [grid].")
+    size = 1
+    for values in grid.values():
+        size *= len(values)
+    if size > MAX_CELLS:
+        raise InputError(f"the grid has {size} cells; at most {MAX_CELLS} are allowed. Split the study.")
+    cells: dict[tuple[int, ...], Cell] = {}
+    for point in itertools.product(*grid.values()):
+        varied = dict(zip(grid, point, strict=True))
+        if any(_excluded(varied, exclude.where) for exclude in table.exclude):
+            continue
+        cell = _cell(fixed, varied)
+        if cell.words in cells:
+            raise InputError(f"the grid holds one problem twice: {cell}, and {cells[cell.words]}; remove one.")
+        cells[cell.words] = cell
+    if not cells:
+        raise InputError("the grid has no cells left: [[exclude]] removes all of them.")
+    return tuple(cells.values())
+
+
+def _cell(fixed: dict[str, Any], varied: dict[str, Any]) -> Cell:
+    try:
+        problem = Problem(**fixed, **varied)
+    except InputError as error:
+        raise InputError(
+            f"grid ({', '.join(f'{k} = {v}' for k, v in varied.items())}): {error}"
+            if varied
+            else f"problem: {error}"
+        ) from None
+    return Cell.of(problem, varied)
+
+
+def _excluded(varied: dict[str, Any], where: dict[str, Any]) -> bool:
+    def matches(value: Any, rule: Any) -> bool:
+        return value == as_tuples(rule) or (isinstance(rule, list) and any(value == as_tuples(r) for r in rule))
+
+    return all(matches(varied[name], rule) for name, rule in where.items())

@@ -1,0 +1,185 @@
+"""Figures: nothing is averaged out of sight, panels and hues, texts of any kind, empty panels that say why."""
+
+from __future__ import annotations
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import pytest
+
+import colora_theory as ct
+from colora_theory.figures import draw as plots
+from colora_theory.figures.style import safe
+
+TABLES = {
+    "schema": 1,
+    "name": "kinds",
+    "title": "Kinds",
+    "claim": "Nothing.",
+    "seed": 6,
+    "problem": {"dim_in": 8, "num_users": 5, "noise_std": 0.2},
+    "grid": {"num_samples": [6, 12, 24], "rank": [1, 2]},
+    "estimator": [{"name": "altmin"}, {"name": "spectral"}, {"name": "full_finetuning"}],
+    "metrics": {"use": ["success", "mean_user_error"]},
+    "run": {"trials": 3},
+}
+
+
+def study(*figures: dict, **changes) -> ct.Study:
+    return ct.Study.from_dict({**TABLES, **changes, "figure": list(figures)})
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory: pytest.TempPathFactory) -> ct.Results:
+    return ct.run(study(), out=tmp_path_factory.mktemp("kinds") / "run", backend="inline")
+
+
+HEATMAP = {"kind": "heatmap", "x": "num_samples", "y": "rank", "value": "success"}
+
+
+@pytest.mark.parametrize(
+    ("figure", "message"),
+    [
+        (HEATMAP, "would average over the estimators altmin, full_finetuning, spectral"),
+        ({**HEATMAP, "y": "num_users", "estimators": ["altmin"]}, "must be varied fields with positive numbers"),
+        ({"kind": "heatmap", "x": "num_samples", "y": "rank"}, "value must be set for a heatmap"),
+        ({**HEATMAP, "estimators": ["altmin"], "overlay": ["contraction_edge"]}, "give it a level"),
+        ({"kind": "curve", "y": "success"}, "x must be set for a curve"),
+        ({"kind": "curve", "x": "rank", "y": "success", "levels": {}, "trials": 3}, "trials has no meaning"),
+        ({"kind": "scatter"}, "overlay must be set for a scatter"),
+        ({"kind": "scatter", "overlay": ["cramer_rao"]}, "evaluated inside trials, and 'cramer_rao' is none"),
+        ({"kind": "trajectory", "y": "subspace_distance"}, "'spectral' is none"),
+        ({"kind": "trajectory", "y": "success", "estimators": ["altmin"]}, "y of a trajectory must be one of"),
+        ({"kind": "curve", "x": "rank", "y": "success", "hue": "dim_in"}, "hue: unknown name 'dim_in'"),
+        ({"kind": "curve", "x": "rank", "y": "success", "col": "nothing"}, "col: unknown name 'nothing'"),
+        ({"kind": "curve", "x": "rank", "y": "success", "lines": [{"estimator": 7}]}, "must be a name, got 7"),
+    ],
+)
+def test_what_cannot_be_drawn_is_refused_before_the_run(figure: dict, message: str) -> None:
+    with pytest.raises(ct.InputError, match=message):
+        study(figure)
+
+
+def test_two_figures_may_not_overwrite_each_other() -> None:
+    curve = {"kind": "curve", "x": "rank", "y": "success"}
+    with pytest.raises(ct.InputError, match="another figure of this study is called 'kinds'"):
+        study(curve, {**curve, "file": "kinds"})
+
+
+def test_a_third_axis_is_never_averaged_out_of_sight() -> None:
+    grid = {"num_samples": [6, 12], "rank": [1, 2], "num_users": [4, 5]}
+    problem = {"dim_in": 8}
+    with pytest.raises(ct.InputError, match="would average over num_users"):
+        study({**HEATMAP, "estimators": ["altmin"]}, grid=grid, problem=problem)
+    for figure in (
+        {**HEATMAP, "estimators": ["altmin"], "col": "num_users"},
+        {**HEATMAP, "lines": [{"estimator": "altmin", "num_users": 4}]},
+    ):
+        study(figure, grid=grid, problem=problem)
+
+
+def drawn(results: ct.Results, figure: dict, **changes) -> plt.Figure:
+    wanted = study(figure, **changes)
+    return plots.draw_one(wanted, wanted.figures[0], tables(results, wanted))
+
+
+def tables(results: ct.Results, wanted: ct.Study) -> dict[str, pd.DataFrame]:
+    from colora_theory.studies.figure_kinds import kind_of
+
+    return kind_of(wanted, wanted.figures[0]).tables(results)
+
+
+def test_panels_share_their_axes_and_show_their_own_values(results: ct.Results) -> None:
+    picture = drawn(results, {**HEATMAP, "col": "estimator"})
+    titles = [axes.get_title() for axes in picture.axes if axes.get_title()]
+    assert titles == ["altmin", "spectral", "full finetuning"]
+    values = [axes.collections[0].get_array().data.ravel() for axes in picture.axes if axes.get_title()]
+    frame = results.frame()
+    for title, shown in zip(("altmin", "spectral", "full_finetuning"), values, strict=True):
+        mine = frame[(frame.estimator == title) & (frame.metric == "success")]
+        expected = mine.groupby(["rank", "num_samples"]).value.mean()
+        np.testing.assert_allclose(shown, expected.to_numpy())
+    plt.close(picture)
+
+
+def test_a_hue_colours_and_a_marker_tells_the_rest(results: ct.Results) -> None:
+    figure = {"kind": "curve", "x": "num_samples", "y": "mean_user_error", "hue": "rank"}
+    picture = drawn(results, {**figure, "estimators": ["altmin", "spectral"]})
+    looks = {}
+    for bars in picture.axes[0].containers:
+        looks[bars.get_label()] = bars.lines[0].get_color(), bars.lines[0].get_marker()
+    assert set(looks) == {f"rank $r$ = {r}, {e}" for r in (1, 2) for e in ("altmin", "spectral")}
+    same_colour = {c for text, (c, _) in looks.items() if "= 1" in text}
+    same_marker = {m for text, (_, m) in looks.items() if "altmin" in text}
+    assert len(same_colour) == len(same_marker) == 1
+    assert len({c for c, _ in looks.values()}) == len({m for _, m in looks.values()}) == 2
+    plt.close(picture)
+
+
+def test_rows_and_columns_of_panels(results: ct.Results) -> None:
+    figure = {"kind": "curve", "x": "num_samples", "y": "mean_user_error", "row": "rank", "col": "estimator"}
+    picture = drawn(results, figure)
+    assert len(picture.axes) == 6
+    colours = [axes.containers[0].lines[0].get_color() for axes in picture.axes]
+    assert colours[:3] == colours[3:]  # a method looks the same in every row
+    assert len(set(colours)) == 3
+    plt.close(picture)
+
+
+def test_a_figure_says_what_it_was_drawn_for(results: ct.Results) -> None:
+    picture = drawn(results, {"kind": "curve", "x": "num_samples", "y": "mean_user_error"})
+    assert picture.axes[0].get_title() == "k = 5, d = 8, σ = 0.2, 3 trials"
+    plt.close(picture)
+
+
+HOSTILE = (
+    r"$\lVert W\rVert_F$",
+    r"\bm{W}",
+    "$x_1_2$",
+    r"$\frac{$",
+    "$$",
+    "$_$",
+    r"$\foo$",
+    "cost $5, $x_1",
+    "$",
+    "a $x^2$ and $5 and $10",
+    r"\$5",
+    "%s {0} <b>",
+)
+
+
+@pytest.mark.parametrize("text", HOSTILE)
+def test_any_text_can_be_set(results: ct.Results, text: str) -> None:
+    labels = [{"name": "altmin", "label": text}]
+    figure = {"kind": "curve", "x": "num_samples", "y": "mean_user_error"}
+    wanted = study({**figure, "title": text, "x_label": text, "y_label": text}, title=text, estimator=labels)
+    table = tables(results, study(figure))
+    table["points"] = table["points"].assign(line=text)
+    assert plots.svg(wanted, wanted.figures[0], table).endswith("</svg>\n")
+
+
+def test_mathematics_is_set_and_prices_stay_prices() -> None:
+    assert safe("rank $r$ = 2") == "rank $r$ = 2"
+    assert safe("cost $5, $x_1") == r"cost \$5, \$x_1"
+    assert safe("a $x^2$ and $5") == r"a $x^2$ and \$5"
+    assert safe("$x_1_2$") == r"\$x_1_2\$"
+
+
+@pytest.mark.parametrize(
+    "figure", [{**HEATMAP, "col": "estimator"}, {"kind": "curve", "x": "rank", "y": "success"}]
+)
+@pytest.mark.parametrize("values", ["nothing", "failures", "zeros"])
+def test_panels_without_numbers_say_why(results: ct.Results, figure: dict, values: str) -> None:
+    wanted = study(figure)
+    table = tables(results, wanted)
+    points = table["points"]
+    table["points"] = {
+        "nothing": points[:0],
+        "failures": points.assign(mean=float("nan"), low=float("nan"), high=float("nan")),
+        "zeros": points.assign(mean=0.0, low=0.0, high=0.0),
+    }[values]
+    picture = plots.draw_one(wanted, wanted.figures[0], table)
+    picture.canvas.draw()
+    said = [text.get_text() for axes in picture.axes for text in axes.texts]
+    assert ("no trial gave a number here" in " ".join(said).replace("\n", " ")) == (values != "zeros")
+    plt.close(picture)
