@@ -45,6 +45,7 @@ EXACT = [
     "distillation",
     "ridge",
     "nuclear_norm",
+    "hierarchical",
 ]
 
 
@@ -150,8 +151,9 @@ def test_permutation_of_users_and_scale_of_responses(name: str, design: str) -> 
     )
 
 
-#: Methods tied to the coordinate system on purpose: a sparse part has axes. They may be renamed and reversed.
-AXES = ("sparse", "lowrank_plus_sparse")
+#: Methods tied to the coordinate system on purpose: a sparse part has axes, and where every input's unit is free
+#: (hierarchical), so that there is no rotation to speak of. Axes may be renamed and reversed.
+AXES = ("sparse", "lowrank_plus_sparse", "hierarchical")
 
 
 def orthogonal(name: str, dim: int) -> np.ndarray:
@@ -330,9 +332,13 @@ def test_bad_ranks_are_refused_in_one_sentence(name: str) -> None:
     p = problem_for(name)
     truth, data = draw(p, 7)
     for rank in (0, 99, "two", 1.5, True):
+        if name == "hierarchical" and rank == 0:  # nothing shared is a hypothesis like others
+            continue
         with pytest.raises(ct.InputError, match="rank must") as error:
             fit(name, p, truth, data, rank=rank)
         assert "\n" not in str(error.value)
+    if name == "hierarchical":  # which chooses
+        return
     with pytest.raises(ct.InputError, match="rank must be given"):
         ct.estimators.get(name)().fit(data, np.random.default_rng(0))
 

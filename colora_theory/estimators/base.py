@@ -41,6 +41,7 @@ class Fit:
     intercepts : shape (num_users, dim_out), or None when the method fits none.
     sweeps : sweeps (iterations) taken; 0 for direct methods.
     history : what was recorded on the way (see `Trace`), read as `history.objective` or `history["objective"]`.
+    uncertainty : computes `standard_errors`, or None.
     """
 
     status: str
@@ -53,6 +54,16 @@ class Fit:
     intercepts: Array | None = None
     sweeps: int = 0
     history: Trace = field(default_factory=Trace)
+    uncertainty: Callable[[], Array] | None = None
+
+    @cached_property
+    def standard_errors(self) -> Array | None:
+        """Standard errors of the weights' entries, shape (num_users, dim_in, dim_out), computed when asked for.
+
+        Posterior standard deviations of Bayesian methods, large-sample ones of maximum likelihood; None where a
+        method has no honest ones.
+        """
+        return None if self.uncertainty is None else self.uncertainty()
 
     @cached_property
     def weights(self) -> Array:
@@ -76,6 +87,7 @@ class Fit:
         """Return the fit of data divided by 2^e and 2^f (see `units`) as one of the data themselves."""
 
         with np.errstate(over="ignore"):  # what overflows is infinite, and the status says so
+            errors = self.uncertainty
             return dataclasses.replace(
                 self,
                 dense=rescaled(self.dense, (-1, 1), e, f),
@@ -83,7 +95,13 @@ class Fit:
                 intercepts=rescaled(self.intercepts, (0, 1), e, f),
                 pretrained=pretrained,
                 history=self.history.in_units(e, f, penalty_units),
+                uncertainty=None if errors is None else functools.partial(_ldexp_of, errors, f - e),
             )
+
+
+def _ldexp_of(uncertainty: Callable[[], Array], exponent: int) -> Array:
+    """What `uncertainty` says, times a power of two."""
+    return np.ldexp(uncertainty(), exponent)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import pairwise
 from typing import Any, ClassVar
 
@@ -12,6 +13,7 @@ from colora_theory.errors import InputError, nearest
 from colora_theory.estimators.base import Estimator, Fit
 from colora_theory.estimators.rank_selection import choose_rank
 from colora_theory.estimators.ranks import given_start, resolve_rank
+from colora_theory.estimators.sampling_errors import of_shared_model
 from colora_theory.estimators.shared_model import Point, SharedModel, degrees_of_freedom, statistical_error
 from colora_theory.estimators.starts import STARTS, random_start, start
 from colora_theory.estimators.trace import Trace
@@ -329,6 +331,7 @@ class Run:
             pretrained=data.pretrained,
             sweeps=self.sweeps,
             history=history,
+            uncertainty=partial(of_shared_model, data, self.u, self.v, self.point.cores),
         )
 
 

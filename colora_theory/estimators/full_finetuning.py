@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import ClassVar
 
 import numpy as np
 
 from colora_theory.errors import InputError
 from colora_theory.estimators.base import Estimator, Fit, register
+from colora_theory.estimators.sampling_errors import of_least_squares
 from colora_theory.estimators.shared_model import SharedModel
 from colora_theory.estimators.trace import Trace
 from colora_theory.model.checks import check_real
@@ -43,6 +45,7 @@ class FullFineTuning(Estimator):
             message=f"{short} of {model.k} users lack full column rank; minimum-norm solutions." if short else "",
             dense=changes,
             pretrained=data.pretrained,
+            uncertainty=partial(of_least_squares, data, changes),
         )
 
 

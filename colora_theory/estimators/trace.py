@@ -35,6 +35,12 @@ class Trace(Mapping[str, Any]):
     weight_changes : W_i − W_0 after every gradient step, shape (steps + 1, num_users, dim_in, dim_out).
     personal : personal parts D_i, shape (num_users, dim_in, dim_out). teacher : the teacher's W_i − W_0.
     penalty : the penalty that was used, in the units of `Estimator.penalty_units`.
+    log_posterior : what empirical Bayes maximises, after every step.
+    log_likelihood : marginal log likelihood of all responses.
+    rank : (rank_in, rank_out) that was chosen. rank_probabilities : of every rank_in.
+    exactly_shared : probability that no user strays from the shared model.
+    noise_std : of the responses, one number or one per user. deviation_std : of W_i off the shared part, by input.
+    steepness : largest derivative at the end, per standard error of its parameter.
     """
 
     objective: Array | None = None
@@ -49,6 +55,14 @@ class Trace(Mapping[str, Any]):
     personal: Array | None = None
     teacher: Array | None = None
     penalty: float | None = None
+    log_posterior: Array | None = None
+    log_likelihood: float | None = None
+    rank: tuple[int, int] | None = None
+    rank_probabilities: dict[int, float] | None = None
+    exactly_shared: float | None = None
+    noise_std: Array | float | None = None
+    deviation_std: Array | None = None
+    steepness: float | None = None
 
     #: Units of what has some, as powers of those of covariates and responses.
     UNITS: ClassVar[dict[str, tuple[int, int]]] = {
@@ -56,6 +70,8 @@ class Trace(Mapping[str, Any]):
         "weight_changes": (-1, 1),
         "personal": (-1, 1),
         "teacher": (-1, 1),
+        "noise_std": (0, 1),
+        "deviation_std": (-1, 1),
     }
 
     def in_units(self, e: int, f: int, penalty_units: tuple[int, int]) -> Trace:

@@ -148,7 +148,8 @@ def _own_subspaces(problem: Problem, u: Array, v: Array, cores: Array, rng: np.r
         return None
     raw = rng.standard_normal((problem.num_users, *u.shape))
     raw -= u @ (u.T @ raw)
-    outside = np.linalg.qr(raw)[0]
+    outside, triangle = np.linalg.qr(raw)
+    outside *= np.copysign(1.0, np.einsum("kaa->ka", triangle))[:, None, :]  # uniform, as in `haar`
     outside -= u @ (u.T @ outside)
     tilt = (math.cos(problem.similarity_angle) - 1.0) * u + math.sin(problem.similarity_angle) * outside
     return np.matmul(tilt @ cores, v.T)

@@ -1,0 +1,97 @@
+"""Where searches for a prior begin: nothing shared, the directions of large deviations, or one direction less."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from colora_theory.estimators.marginal_likelihood import Hyper, RotatedRows
+from colora_theory.estimators.posterior import posterior_mean
+from colora_theory.model.linalg import Array
+
+
+def alone(rows: RotatedRows, columns: tuple[int, ...] = ()) -> Hyper:
+    """Where a search begins: no shared part, half of the responses' variance in the deviations."""
+    energy = float(np.vdot(rows.y, rows.y) + rows.rest.sum()) / max(rows.num_observations, 1.0)
+    power = float(rows.squares.sum()) / max(float(rows.counts.sum()), 1.0)
+    tau2 = 0.5 * energy / max(power, 1e-300)
+    return Hyper(
+        u=np.zeros((rows.d, 0)),
+        v=np.zeros((rows.p, 0)),
+        core=np.zeros((0, 0)),
+        own=np.full(len(columns), np.sqrt(tau2)),
+        mean=np.zeros((rows.d, rows.p)),
+        tau2=tau2,
+        sigma2=np.full(len(rows.x), 0.5 * energy),
+        stretch=np.ones(len(rows.x)),
+        columns=columns,
+    )
+
+
+def deviations(rows: RotatedRows, hyper: Hyper) -> Array:
+    """Posterior means less the prior's and those of the shared part, shape (k, d, p)."""
+    weights, cores = posterior_mean(rows, hyper)
+    return weights - hyper.mean - (hyper.u @ cores) @ hyper.v.T
+
+
+def leading(stack: Array, count: int) -> tuple[Array, Array]:
+    """Leading `count` directions of the columns of all matrices, shape (d, count), and their energies."""
+    flat = stack.transpose(1, 0, 2).reshape(stack.shape[1], -1)
+    if flat.shape[1] < flat.shape[0]:
+        left, values, _ = np.linalg.svd(flat, full_matrices=False)
+        return left[:, :count], values[:count] ** 2
+    values, vectors = np.linalg.eigh(flat @ flat.T)
+    return vectors[:, ::-1][:, :count], np.maximum(values[::-1][:count], 0.0)
+
+
+def widened(rows: RotatedRows, hyper: Hyper, rank: tuple[int, int]) -> Hyper:
+    """A start of a larger rank: new directions are those in which the deviations are largest."""
+    (r1, r2), (s1, s2), k = hyper.rank, rank, len(rows.x)
+    left = deviations(rows, hyper)
+    u, v = hyper.u, hyper.v
+    if s1 > r1:
+        rest = left - u @ (u.T @ left)
+        u = np.concatenate([u, leading(rest, s1 - r1)[0]], axis=1)
+    if s2 > r2:
+        v = np.eye(rows.p) if s2 == rows.p else v
+        if s2 < rows.p:
+            rest = (left - (left @ v) @ v.T).swapaxes(1, 2)
+            v = np.concatenate([v, leading(rest, s2 - r2)[0]], axis=1)
+    cores = np.linalg.multi_dot([u.T, left.transpose(1, 0, 2).reshape(rows.d, -1)]).reshape(s1, k, -1) @ v
+    variance = (cores**2).mean(1).ravel() + 1e-6 * hyper.tau2
+    core = np.zeros((s1, s2, s1, s2))
+    old = (hyper.core @ hyper.core.T).reshape(r1, r2, r1, r2)
+    if s2 == rows.p and r2 and r2 < s2:
+        old = np.einsum("ajcl,oj,pl->aocp", old, hyper.v, hyper.v)
+        core[:r1, :, :r1, :] = old
+    else:
+        core[:r1, :r2, :r1, :r2] = old
+    total = core.reshape(s1 * s2, -1) + np.diag(variance)
+    values, vectors = np.linalg.eigh(total)
+    return replace(hyper, u=u, v=v, core=vectors * np.sqrt(np.maximum(values, 1e-300)))
+
+
+def narrowed(hyper: Hyper, rank: tuple[int, int]) -> Hyper:
+    """A start of a smaller rank: the weakest directions (the last ones of a gauged prior) join the deviations."""
+    (r1, r2), (s1, s2) = hyper.rank, rank
+    s = (hyper.core @ hyper.core.T).reshape(r1, r2, r1, r2)
+    kept = s[:s1, :s2, :s1, :s2].reshape(s1 * s2, -1)
+    lost = float(np.einsum("ajaj->", s)) - float(np.trace(kept))
+    values, vectors = np.linalg.eigh(kept)
+    core = vectors * np.sqrt(np.maximum(values, 1e-300))
+    tau2 = hyper.tau2 + lost / (len(hyper.u) * len(hyper.v))
+    return replace(hyper, u=hyper.u[:, :s1], v=hyper.v[:, :s2], core=core, tau2=tau2)
+
+
+def promising(rows: RotatedRows, hyper: Hyper) -> int:
+    """A guess at the number of shared directions: those whose energy stands out of the others' median.
+
+    Twice the edge of the Marchenko–Pastur law scaled to that median; at least 1.
+    """
+    left = deviations(rows, hyper)
+    most = min(rows.d, len(rows.x) * rows.p)
+    energies = leading(left, most)[1]
+    aspect = min(rows.d, len(rows.x) * rows.p) / max(rows.d, len(rows.x) * rows.p)
+    level = float(np.median(energies)) * (1.0 + np.sqrt(aspect)) ** 2
+    return int(np.clip((energies > 2.0 * level).sum(), 1, max(1, most // 2)))
