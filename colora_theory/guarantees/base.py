@@ -61,6 +61,7 @@ class Guarantee:
     kind, side : one of KINDS and SIDES.
     metric : the metric the claim speaks about ("parameter_error", …).
     estimators : names of the estimators the claim speaks about; empty for "any estimator".
+    side_information : parts of the truth that an estimator may be told for the claim to be about it; None: any.
     source : paper, arXiv id and theorem, or the section of docs/theory.md that proves it.
     tag : how well a published statement was verified ("V", "V2", "R 85"); empty for what is proved here.
     conservative : what is lost in the claim; empty for an exact one.
@@ -87,6 +88,7 @@ class Guarantee:
     expectation: ClassVar[bool] = True
     failure_probability: float = 0.0
     per_trial: ClassVar[bool] = False
+    side_information: ClassVar[tuple[str, ...] | None] = None
     against: ClassVar[str] = ""
     tolerance: ClassVar[float] = 0.0
     recording: ClassVar[dict[str, Any]] = {}
@@ -111,6 +113,15 @@ class Guarantee:
     def title(self) -> str:
         """The theorem's first line."""
         return self.statement.partition("\n")[0]
+
+    def speaks_about(self, estimator: Any) -> bool:
+        """Whether the claim is about this estimator (a class or an object with `name` and `side_information`).
+
+        What a lower bound says of "any estimator" it says of those that see no more than the bound allows for.
+        """
+        if self.estimators and estimator.name not in self.estimators:
+            return False
+        return self.side_information is None or set(estimator.side_information) <= set(self.side_information)
 
     def conditions(self, problem: Problem) -> list[Hypothesis]:
         """Return the theorem's conditions, each checked on `problem`."""

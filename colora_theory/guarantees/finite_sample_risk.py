@@ -38,7 +38,7 @@ def gaussian_risk(n: int, unknowns: int, outputs: int, energy: float, noise_vari
 
 def outlier_share(problem: Problem) -> float:
     """Share of users that are outliers, after rounding to whole users."""
-    return round(problem.outlier_fraction * problem.num_users) / problem.num_users
+    return problem.num_outliers / problem.num_users
 
 
 def mean_energy(problem: Problem) -> float:
@@ -241,7 +241,7 @@ class PooledLeastSquaresRisk(Guarantee):
         ]
 
     def formula(self, problem: Problem) -> float:
-        if problem.core_distribution in ("orthogonal", "equal") or problem.outlier_fraction:
+        if problem.core_distribution in ("orthogonal", "equal") or problem.num_outliers:
             return float("nan")  # users are dependent, so that E S is another number
         return self.risk(problem, (problem.num_users - 1) * mean_energy(problem))
 

@@ -18,10 +18,10 @@ if TYPE_CHECKING:
 
 @register
 class GenieKnownSubspace(Guarantee):
-    """Genie bound, subspaces known: no estimator whatever beats the Bayes risk of the cores.
+    """Genie bound, subspaces known: no estimator beats the Bayes risk of the cores, even told the subspaces.
 
-    For cores with iid entries N(0, s²/(r1 r2)) and U, V revealed, every estimator (biased, randomised, anything)
-    has, averaged over the cores and the noise,
+    For cores with iid entries N(0, s²/(r1 r2)) and U, V revealed, every estimator (biased, randomised, told the
+    subspaces, but nothing else of the truth) has, averaged over the cores and the noise,
 
         E Σ_i ‖Ŵ_i − W_i‖_F² ≥ Σ_i r2 tr( (UᵀX_iᵀX_iU/σ² + (r1 r2/s²) I)⁻¹ )         (per trial, regression),
 
@@ -36,6 +36,7 @@ class GenieKnownSubspace(Guarantee):
     side = "lower"
     source = "docs/theory.md#genie-bounds"
     conservative = "the genie gives the subspaces away: tight only for many users"
+    side_information = ("input_subspace", "output_subspace")
     per_trial = True
 
     def conditions(self, problem: Problem) -> list[Hypothesis]:
@@ -62,10 +63,10 @@ class GenieKnownSubspace(Guarantee):
 
 @register
 class GenieKnownCores(Guarantee):
-    """Genie bound, cores known: no estimator whatever finds a uniformly random subspace faster.
+    """Genie bound, cores known: no estimator finds a uniformly random subspace faster from the data alone.
 
-    For U uniform on the Stiefel manifold, cores and V revealed, every estimator has, averaged over U, the
-    isotropic covariates and the noise, with λ_b, v_b the eigenpairs of Σ_i C_iC_iᵀ, q_b = v_bᵀ(Σ_i n_iC_iC_iᵀ)v_b,
+    For U uniform on the Stiefel manifold, cores and V revealed, every estimator that is not told more of the truth
+    than the cores has, averaged over U, the isotropic covariates and the noise, with λ_b, v_b the eigenpairs of Σ_i C_iC_iᵀ, q_b = v_bᵀ(Σ_i n_iC_iC_iᵀ)v_b,
     q = Σ_b q_b and g = d − (r1+1)/2,
 
         E Σ_i ‖Ŵ_i − W_i‖_F² ≥ Σ_b λ_b g² / ( [q_b (d − 3r1/4 − 1/2) + q/4]/σ² + g² )        (per truth).
@@ -82,6 +83,7 @@ class GenieKnownCores(Guarantee):
     side = "lower"
     source = "van Trees' inequality; docs/theory.md#genie-bounds"
     conservative = "the genie gives the cores away: tight only for large dim_in/num_users"
+    side_information = ("cores",)
     per_trial = True
 
     def conditions(self, problem: Problem) -> list[Hypothesis]:

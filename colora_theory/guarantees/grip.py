@@ -241,7 +241,7 @@ class _TangentMap:
         self.data, self.system = data, system
         self.u, self.v, self.cores = truth.input_subspace, truth.output_subspace, truth.cores
         self.u_out, self.v_out = complement(self.u), complement(self.v)
-        root_out = inverse_root(np.einsum("kab,kac->bc", self.cores, self.cores))
+        root_out = inverse_root(self.cores.swapaxes(1, 2))
         assert root_out is not None
         self.white_in, self.white_out = system.root_in @ self.cores, self.cores @ root_out
         self.shared, self.split = len(system.schur), system.split

@@ -107,6 +107,23 @@ def gaussian_cores(problem: Problem) -> Hypothesis:
     )
 
 
+def generic_cores(problem: Problem) -> Hypothesis:
+    """Cores in general position: independent directions, none of them zero."""
+    silent = problem.incoherence is not None and problem.num_users > 1 and problem.incoherence == problem.num_users
+    holds = problem.core_distribution != "equal" and not silent and problem.signal_norm > 0
+    return Hypothesis(
+        "cores in general position",
+        holds or (problem.num_users == 1 and problem.signal_norm > 0),
+        "needs signal_norm > 0, users with different cores (not core_distribution = 'equal') and incoherence below "
+        f"num_users, got {problem.signal_norm:g}, {problem.core_distribution!r}, {problem.incoherence}.",
+    )
+
+
+def signal(problem: Problem) -> Hypothesis:
+    """Something to learn."""
+    return Hypothesis("signal", problem.signal_norm > 0, "needs signal_norm > 0, got 0.")
+
+
 def at_least(problem: Problem, least: int, what: str) -> Hypothesis:
     """Every user has at least `least` samples."""
     few = min(problem.counts)

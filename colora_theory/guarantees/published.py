@@ -80,7 +80,7 @@ class MethodOfMomentsRate(VectorRate):
 class MinimaxSubspaceRate(VectorRate):
     """Minimax lower bound for the subspace: Ω(max(√(1/(νN)), √(d r/N))).
 
-    For any estimator there are subspaces for which, with probability at least 1/4,
+    For any estimator that sees the data alone there are subspaces for which, with probability at least 1/4,
     dist ≥ c σ max(√(1/(νN)), √(d r/N)), ν = λ_r(Σ c_ic_iᵀ/k). (The factor σ is ours; the source fixes σ = 1.)
     Hypotheses: vector model, covariates N(0, I), noise.
     Kind: rate (lower). Source: Tripuraneni, Jin & Jordan 2021, arXiv 2002.11684.
@@ -88,6 +88,7 @@ class MinimaxSubspaceRate(VectorRate):
 
     name = "minimax_subspace_rate"
     side = "lower"
+    side_information = ()
     source = "Tripuraneni, Jin & Jordan 2021, arXiv 2002.11684"
     tag = "R 85"
 

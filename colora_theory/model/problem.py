@@ -243,8 +243,18 @@ class Problem:
 
     @property
     def homogeneous(self) -> bool:
-        """Whether every user's weight lies exactly in the shared model (no deviation, outlier, intercept)."""
-        return not (self.similarity_angle or self.deviation_norm or self.outlier_fraction or self.intercept_std)
+        """Whether every user's weight lies exactly in the shared model (no deviation, outlier, intercept).
+
+        What the fields come to counts: a share of outliers that rounds to no user is none, nor does a subspace
+        tilt without a signal in it.
+        """
+        tilted = self.similarity_angle and self.signal_norm
+        return not (tilted or self.deviation_norm or self.num_outliers or self.intercept_std)
+
+    @property
+    def num_outliers(self) -> int:
+        """Users that are outliers: outlier_fraction · num_users, rounded."""
+        return round(self.outlier_fraction * self.num_users)
 
     def replace(self, **changes: Any) -> Problem:
         """Return the problem with some fields changed (validated again)."""

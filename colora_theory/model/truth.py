@@ -177,7 +177,7 @@ def _outliers(
 ) -> tuple[Array, np.ndarray]:
     """Replace the weights of round(fraction · k) random users by unrelated dense ones."""
     k = problem.num_users
-    chosen = rng.permutation(k)[: round(problem.outlier_fraction * k)]
+    chosen = rng.permutation(k)[: problem.num_outliers]
     if deviations is None:
         deviations = np.zeros((k, problem.dim_in, problem.dim_out))
     foreign = rng.standard_normal((len(chosen), problem.dim_in, problem.dim_out))
