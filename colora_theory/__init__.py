@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from colora_theory import estimators, guarantees, testing
     from colora_theory.engine.run import run
     from colora_theory.errors import InputError
+    from colora_theory.guarantees.held_out import certify, cross_certify
     from colora_theory.model import metrics
     from colora_theory.model.dataset import Dataset
     from colora_theory.model.linalg import subspace_distance
@@ -40,7 +41,9 @@ _HOMES = {
     "Study": "studies.study",
     "Truth": "model.truth",
     "Verdict": "verdicts.verdict",
+    "certify": "guarantees.held_out",
     "check": "verdicts.check",
+    "cross_certify": "guarantees.held_out",
     "run": "engine.run",
     "sample_data": "model.sampling",
     "sample_truth": "model.truth",
@@ -60,7 +63,9 @@ __all__ = [  # noqa: RUF022 (grouped: modules, then names)
     "Study",
     "Truth",
     "Verdict",
+    "certify",
     "check",
+    "cross_certify",
     "run",
     "sample_data",
     "sample_truth",

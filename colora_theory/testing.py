@@ -89,6 +89,8 @@ def assert_guarantee(
         raise AssertionError(f"{guarantee.name}: not applicable – {why}")
     available = [each for each in guarantee.estimators if each in estimators.names()]
     spec = _spec(estimator, params, (available or ["altmin"])[0], guarantee.recording)
+    if told := guarantee.told_too_much(spec.cls):
+        raise AssertionError(f"{guarantee.name}: not applicable – {told}")
     inside = (TrialGuarantee(guarantee, (0,)),) if guarantee.per_trial or hasattr(guarantee, "observed") else ()
     compared = (guarantee.metric,) if guarantee.metric in metrics.NAMES else ()
     recipe = Recipe(seed, (spec,), compared, inside)

@@ -10,7 +10,8 @@ import numpy as np
 
 from colora_theory.errors import InputError
 from colora_theory.estimators.base import Fit, register
-from colora_theory.estimators.descent import SINGULAR, Run, SharedDescent, alternate, choose_pair
+from colora_theory.estimators.block_steps import alternate
+from colora_theory.estimators.descent import SINGULAR, Run, SharedDescent, choose_pair
 from colora_theory.estimators.gauss_newton import GaussNewton
 from colora_theory.estimators.late_contraction import late_contraction
 from colora_theory.estimators.shared_model import SharedModel
@@ -29,8 +30,9 @@ class AltMin(SharedDescent):
     Objective   Σ_i ‖y_i − 𝒜_i(U C_i Vᵀ)‖².
     Algorithm   Per sweep: C_i by least squares for every user; U by least squares over all users, then QR;
                 likewise V. The U and V steps use preconditioned conjugate gradients from the present point, so
-                the objective never rises. Their accuracy follows the progress: coarse in the first sweeps,
-                exact in the limit; `inner_tol=0` makes every step an exact block minimisation.
+                the objective never rises; a step that rounding spoils is not taken. Their accuracy follows the
+                progress: coarse in the first sweeps, exact in the limit; `inner_tol=0` makes every step an exact
+                block minimisation.
     Cost        A few passes over the data per sweep, O(N d r) each.
     Source      Jain, Netrapalli & Sanghavi 2013 (arXiv 1212.0467); Thekumparampil et al. 2021
                 (arXiv 2105.08306) for the multi-user vector model.
@@ -47,6 +49,7 @@ class AltMin(SharedDescent):
 
     name: ClassVar[str] = "altmin"
     SCARCE: ClassVar[float] = 3.0
+    MONOTONE: ClassVar[bool] = True
 
     fresh_samples: bool = False
     inner_tol: float | None = None

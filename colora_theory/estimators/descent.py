@@ -11,6 +11,7 @@ import numpy as np
 
 from colora_theory.errors import InputError, nearest
 from colora_theory.estimators.base import Estimator, Fit
+from colora_theory.estimators.block_steps import warm_up
 from colora_theory.estimators.rank_selection import choose_rank
 from colora_theory.estimators.ranks import given_start, resolve_rank
 from colora_theory.estimators.sampling_errors import of_shared_model
@@ -23,6 +24,8 @@ from colora_theory.model.linalg import Array
 
 #: Changes of the subspaces below this are rounding.
 _ROUNDING = 1e-12
+#: Rise of the objective, relative to Σ‖y‖², that is rounding and no rise.
+_UNIT = 1e-14
 #: Largest distance at which noise ends a run: on a plateau misfit looks like noise.
 _FARTHEST = 1e-2
 
@@ -58,6 +61,7 @@ class SharedDescent(Estimator):
     SCARCE: ClassVar[float] = 0.0
     CONTESTANTS: ClassVar[int] = 5
     KEEP_FEATURES: ClassVar[bool] = False
+    MONOTONE: ClassVar[bool] = False  #: whether every sweep minimises the objective, block by block
 
     rank: int | tuple[int, int] | str | None = None
     start: str = "split_half"
@@ -132,49 +136,6 @@ def choose_pair(
     return resolve_rank(rank, data)
 
 
-def warm_up(model: SharedModel, u: Array, v: Array, strength: float, sweeps: int = 60) -> tuple[Array, Array]:
-    """Improve a poor start by sweeps whose cores are shrunken (ridge) in proportion to the misfit.
-
-    With few samples per user exact cores fit the error of U instead of the signal, which makes local minima. The
-    ridge penalty is `strength` × (residual variance)/(variance of a core's entry), both estimated from the data,
-    so it fades by itself as the fit improves.
-    """
-    rows = max(model.counts.sum(), 1.0)
-    covariate_power = sum(float(np.vdot(model.x[b], model.x[b])) for b in model.blocks) / model.x.shape[2]
-    response_power = float(np.vdot(model.y, model.y))
-    if covariate_power == 0.0 or response_power == 0.0:
-        return u, v
-    core_power = response_power / (covariate_power * u.shape[1] * v.shape[1])
-    variance = response_power / (rows * model.y.shape[2])
-    least = 1e-12 * covariate_power / model.k  # keeps the shrunken cores solvable when nothing is left to fit
-    before = np.inf
-    for _ in range(sweeps):
-        point = model.evaluate(u, v, ridge=max(strength * variance / core_power, least))
-        u, v, _ = alternate(model, point, 0.1)
-        variance = point.objective / (rows * model.y.shape[2])
-        if point.objective > (1.0 - 1e-4) * before:
-            break
-        before = point.objective
-    return u, v
-
-
-def alternate(model: SharedModel, point: Point, tol: float, record: Any = None) -> tuple[Array, Array, bool]:
-    """U step, then V step, from a point with its cores; `record(half_step, objective)` sees every half step."""
-    change, singular = model.solve_input(point, point.moments, tol)
-    u, triangle = np.linalg.qr(point.u + change)
-    cores, v, last = triangle @ point.cores, point.v, "input_subspace"
-    if v.shape[1] < model.p:
-        change, objective, flag = model.solve_output(u, cores, v, tol)
-        v, triangle = np.linalg.qr(v + change)
-        cores, singular = cores @ triangle.T, singular or flag
-        if record is not None:
-            record(last, objective)
-        last = "output_subspace"
-    if record is not None:
-        record(last, model.residual_moments(np.matmul(u @ cores, v.T))[1])
-    return u, v, singular
-
-
 @dataclass(eq=False)
 class Run:
     """One descent from one start."""
@@ -214,13 +175,19 @@ class Run:
     def advance(self, sweeps: int) -> None:
         """Sweep until the stop rule, or until `sweeps` sweeps (counted from the start) are done."""
         while not self.converged and self.sweeps < min(sweeps, self.rule.max_sweeps):
-            old, self.distance_left = self.point, np.inf
+            old, recorded, self.distance_left = self.point, len(self.objectives), np.inf
             u, v, singular = self.rule.sweep(self)
             self.changes.append(float(np.hypot(_moved(old.u, u), _moved(old.v, v))))
             if self.changes[-1] > _ROUNDING:  # a step made of rounding errors says nothing about the problem
                 self.singular = singular
             if self.point.u is not u:  # a line search evaluates the new point itself
-                self.arrive(self.model.evaluate(u, v, keep_features=self.rule.KEEP_FEATURES))
+                point = self.model.evaluate(u, v, keep_features=self.rule.KEEP_FEATURES)
+                if self.rule.MONOTONE and point.objective > old.objective + _UNIT * self.model.energy:
+                    # nothing but rounding is left where exact block minimisation rises: stay at the better point
+                    self.converged, self.changes[-1] = True, 0.0
+                    del self.objectives[recorded:], self.half_steps[recorded:]
+                    return
+                self.arrive(point)
             self.sweeps += 1
             self.converged = self._remaining() <= self.target
 

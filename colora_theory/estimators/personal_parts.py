@@ -10,7 +10,8 @@ import numpy as np
 from scipy.special import gammaincinv
 
 from colora_theory.estimators.base import Estimator, Fit
-from colora_theory.estimators.descent import SINGULAR, alternate
+from colora_theory.estimators.block_steps import alternate
+from colora_theory.estimators.descent import SINGULAR
 from colora_theory.estimators.ranks import resolve_rank
 from colora_theory.estimators.shared_model import SharedModel, degrees_of_freedom
 from colora_theory.estimators.starts import start

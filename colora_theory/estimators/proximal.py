@@ -58,7 +58,7 @@ def accelerated_descent(
     """
     lengths = 1.0 / np.maximum(curvature, 1e-300)[:, None, None]
     point, ahead, momentum = start, start, 1.0
-    for sweep in range(1, max_sweeps + 1):
+    for sweep in range(1, max(1, max_sweeps) + 1):  # a caller that has used up its sweeps still gets a point
         moments, _ = model.residual_moments(ahead)
         new = prox(ahead + lengths * moments, lengths)
         if float(np.vdot(ahead - new, new - point)) > 0.0:  # the momentum points uphill

@@ -60,4 +60,4 @@ def choose_rank(data: Dataset, rng: np.random.Generator | None = None, most: int
 def _squared_errors(data: Dataset, weights: Array) -> Array:
     """Sum of squared prediction errors of every user, shape (num_users,)."""
     residual = data.responses - predict(data.covariates, weights)
-    return np.asarray((residual**2).reshape(len(residual), -1).sum(1))
+    return np.asarray((residual**2).sum(axis=tuple(range(1, residual.ndim))))

@@ -9,7 +9,8 @@ from typing import ClassVar
 import numpy as np
 
 from colora_theory.estimators.base import Estimator, Fit, register
-from colora_theory.estimators.descent import SINGULAR, alternate
+from colora_theory.estimators.block_steps import alternate
+from colora_theory.estimators.descent import SINGULAR
 from colora_theory.estimators.personal_parts import equal_energy, noise_level, remaining, target
 from colora_theory.estimators.ranks import resolve_rank
 from colora_theory.estimators.shared_model import SharedModel
@@ -119,7 +120,8 @@ def group_shrink(values: Array, rotated: Array, right: Array, level: Array) -> t
     energy = (rotated**2).sum(2) * values**2
     zero = np.sqrt(energy.sum(1)) <= level
     low, high = np.full(len(level), -80.0), np.full(len(level), 80.0)
-    scale = np.log(np.where(values[:, 0] > 0, values[:, 0], 1.0) ** 2)
+    largest = values.max(axis=1, initial=0.0)  # none without rows
+    scale = np.log(np.where(largest > 0, largest, 1.0) ** 2)
     for _ in range(80):
         middle = 0.5 * (low + high)
         tau = np.exp(middle + scale)[:, None]

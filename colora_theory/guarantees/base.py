@@ -114,14 +114,17 @@ class Guarantee:
         """The theorem's first line."""
         return self.statement.partition("\n")[0]
 
-    def speaks_about(self, estimator: Any) -> bool:
-        """Whether the claim is about this estimator (a class or an object with `name` and `side_information`).
+    def told_too_much(self, estimator: Any) -> str:
+        """Why the claim is not about `estimator` (a class or an object): the side information it has; or "".
 
         What a lower bound says of "any estimator" it says of those that see no more than the bound allows for.
         """
-        if self.estimators and estimator.name not in self.estimators:
-            return False
-        return self.side_information is None or set(estimator.side_information) <= set(self.side_information)
+        extra = set(estimator.side_information) - set(self.side_information or ())
+        if self.side_information is None or not extra:
+            return ""
+        return (
+            f"{estimator.name} is told {', '.join(sorted(extra))} of the truth: the claim is about the data alone"
+        )
 
     def conditions(self, problem: Problem) -> list[Hypothesis]:
         """Return the theorem's conditions, each checked on `problem`."""

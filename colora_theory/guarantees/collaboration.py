@@ -18,7 +18,7 @@ from colora_theory.guarantees.hypotheses import (
     noisy,
     vector_model,
 )
-from colora_theory.model.linalg import Array, minimum_norm
+from colora_theory.model.linalg import Array, as_rows, minimum_norm
 from colora_theory.model.problem import Problem
 
 if TYPE_CHECKING:
@@ -28,8 +28,7 @@ if TYPE_CHECKING:
 
 def local_error(truth: Truth, data: Dataset) -> float:
     """Σ‖Ŵ_i − W_i‖² of every user's own least squares: what the gain is measured against."""
-    k, m = data.covariates.shape[:2]
-    x, y = data.covariates.reshape(k, m, -1), data.residual_responses().reshape(k, m, -1)
+    x, y = as_rows(data.covariates), as_rows(data.residual_responses())
     weights: Array = minimum_norm(x, y)[0].reshape(truth.changes.shape)
     return float(((weights - truth.changes) ** 2).sum())
 

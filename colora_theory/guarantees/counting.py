@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from colora_theory.model.dataset import Dataset
     from colora_theory.model.truth import Truth
 
-#: Relative distance within which an answer is the truth itself. Any fixed radius is hit by luck, in about that share
-#: of the trials (times √dim_in); this one is far below what trials can resolve, and far above rounding.
+#: Relative distance within which an answer is the truth itself. Any fixed radius is hit by luck, in about that
+#: share of the trials (times √dim_in); this one is far below what trials can show, and far above rounding.
 EXACT: Final = 1e-8
 
 

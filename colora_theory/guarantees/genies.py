@@ -8,7 +8,7 @@ import numpy as np
 
 from colora_theory.guarantees.base import Guarantee, Hypothesis, register
 from colora_theory.guarantees.hypotheses import gaussian_cores, homogeneous, isotropic, noisy
-from colora_theory.model.linalg import Array
+from colora_theory.model.linalg import Array, as_rows
 from colora_theory.model.problem import Problem
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ class GenieKnownSubspace(Guarantee):
         if data.design == "regression":
             features, copies = data.covariates @ u, problem.rank_out
         else:
-            features, copies = (u.T @ data.covariates @ v).reshape(*data.covariates.shape[:2], -1), 1
+            features, copies = as_rows(u.T @ data.covariates @ v), 1
         gram = features.swapaxes(1, 2) @ features / problem.noise_std**2
         posterior = np.linalg.inv(gram + prior * np.eye(gram.shape[1]))
         return copies * float(np.trace(posterior, axis1=1, axis2=2).sum())
@@ -65,9 +65,9 @@ class GenieKnownSubspace(Guarantee):
 class GenieKnownCores(Guarantee):
     """Genie bound, cores known: no estimator finds a uniformly random subspace faster from the data alone.
 
-    For U uniform on the Stiefel manifold, cores and V revealed, every estimator that is not told more of the truth
-    than the cores has, averaged over U, the isotropic covariates and the noise, with λ_b, v_b the eigenpairs of Σ_i C_iC_iᵀ, q_b = v_bᵀ(Σ_i n_iC_iC_iᵀ)v_b,
-    q = Σ_b q_b and g = d − (r1+1)/2,
+    For U uniform on the Stiefel manifold, cores and V revealed, every estimator that is told no more of the truth
+    than the cores has, averaged over U, the isotropic covariates and the noise, with λ_b, v_b the eigenpairs of
+    Σ_i C_iC_iᵀ, q_b = v_bᵀ(Σ_i n_iC_iC_iᵀ)v_b, q = Σ_b q_b and g = d − (r1+1)/2,
 
         E Σ_i ‖Ŵ_i − W_i‖_F² ≥ Σ_b λ_b g² / ( [q_b (d − 3r1/4 − 1/2) + q/4]/σ² + g² )        (per truth).
 

@@ -24,7 +24,7 @@ from colora_theory.guarantees.tangent import (
     tangent_system,
 )
 from colora_theory.model.dataset import Dataset, adjoint, predict
-from colora_theory.model.linalg import Array, haar
+from colora_theory.model.linalg import Array, as_rows, haar
 from colora_theory.model.problem import Problem
 
 if TYPE_CHECKING:
@@ -248,7 +248,7 @@ class _TangentMap:
         self.size = self.shared + self.cores.size
         x = data.covariates
         inner = x @ self.u if data.design == "regression" else self.u.T @ x @ self.v
-        features = inner.reshape(*x.shape[:2], -1)
+        features = as_rows(inner)
         self.core_inverse = np.linalg.pinv(features.swapaxes(1, 2) @ features)
 
     def weights(self, flat: Array) -> Array:

@@ -114,7 +114,7 @@ def generic_cores(problem: Problem) -> Hypothesis:
     return Hypothesis(
         "cores in general position",
         holds or (problem.num_users == 1 and problem.signal_norm > 0),
-        "needs signal_norm > 0, users with different cores (not core_distribution = 'equal') and incoherence below "
+        "needs signal_norm > 0, different cores (core_distribution other than 'equal') and incoherence below "
         f"num_users, got {problem.signal_norm:g}, {problem.core_distribution!r}, {problem.incoherence}.",
     )
 

@@ -89,9 +89,9 @@ class LocalContractionRate(Guarantee):
     computed here as the spectral radius of the linearised sweep on (A, B), matrix-free, both designs, any
     dim_out. In the vector model ρ is the largest squared canonical correlation between the U and the core block
     once the r² gauge directions are removed.
-    Hypotheses: noiseless, inside the shared model, a signal, rank J = degrees of freedom; exact block minimisation; a
-    fit of the truth's ranks that converged to the truth (near the counting threshold other weights may explain the
-    data exactly, with rates of their own; NaN then).
+    Hypotheses: noiseless, inside the shared model, a signal, rank J = degrees of freedom, exact block
+    minimisation; a fit of the truth's ranks that converged to the truth (near the counting threshold others may
+    explain the data exactly, with rates of their own; NaN then).
     Observed: the mean contraction (geometric) of the whole residual over the last quarter of the sweeps that
     altmin follows with `late_sweeps` close to its limit; a plain run ends at rounding before its slowest mode
     stands alone. Modes close below the slowest one fade like a power of the number of sweeps: 200 or more are
@@ -133,7 +133,7 @@ class LocalContractionRate(Guarantee):
 
 
 def at_the_truth(problem: Problem, truth: Truth, fit: Any) -> bool:
-    """Whether a fit of the truth's ranks has converged to the truth, so that its last sweeps contract towards it."""
+    """Whether a fit of the truth's ranks has converged to the truth, towards which its last sweeps contract."""
     if not of_equal_rank(problem, fit):
         return False
     error = float(np.linalg.norm(fit.weights - truth.weights))

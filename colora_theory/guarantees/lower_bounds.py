@@ -49,8 +49,7 @@ def small_noise(problem: Problem) -> Hypothesis:
     return Hypothesis(
         "small noise",
         level <= WITHIN_REACH,
-        f"speaks about small noise: the mean squared sine at its large-sample level must be at most {WITHIN_REACH:g}, "
-        f"got {level:.3g}.",
+        f"needs a mean squared sine, at its large-sample level, of at most {WITHIN_REACH:g}, got {level:.3g}.",
     )
 
 

@@ -16,7 +16,7 @@ from colora_theory.guarantees.hypotheses import (
     regression,
 )
 from colora_theory.model.dataset import Dataset, adjoint
-from colora_theory.model.linalg import Array
+from colora_theory.model.linalg import Array, as_rows
 from colora_theory.model.problem import Problem
 
 if TYPE_CHECKING:
@@ -25,8 +25,7 @@ if TYPE_CHECKING:
 
 def vector_view(data: Dataset) -> tuple[Array, Array]:
     """Rows (k, m, d) and residual responses (k, m, p) of a regression, or of sensing with one output."""
-    k, m = data.covariates.shape[:2]
-    return data.covariates.reshape(k, m, -1), data.residual_responses().reshape(k, m, -1)
+    return as_rows(data.covariates), as_rows(data.residual_responses())
 
 
 def squared_response_moment(data: Dataset) -> Array:

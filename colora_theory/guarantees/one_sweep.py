@@ -252,7 +252,8 @@ class OneSweep(_Sweeps):
     projection of rank ν was removed, and a_E < 1 bounding the part of the error inside U.
     The value uses the realised start and true cores; observed: the distance after the first sweep.
     Hypotheses: vector model, covariates N(0, I), equal counts, inside the shared model, a signal, a run of altmin
-    with the truth's rank, fresh_samples and keep_history. Sufficient rows are as good: their parts are independent and exact in law.
+    with the truth's rank, fresh_samples and keep_history. Sufficient rows are as good: their parts are
+    independent and exact in law.
     Kind: bound with probability 1 − η (η = 0.01), proved here. Source: docs/theory.md, "One sweep".
     """
 

@@ -10,10 +10,12 @@ section "Tangent space".
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.linalg import cho_factor, cho_solve
 
 from colora_theory.model.dataset import Dataset
@@ -64,6 +66,7 @@ class TangentSystem:
     root_in : M1^{-1/2}.
     core_spread : smallest squared ratio of extreme diagonal entries of the triangular factors of the cores'
         features; 0 when a user has fewer samples than its core has unknowns.
+    scale : mean square of all users' covariates in a direction; what is far below it in S is rounding.
     """
 
     schur: Array
@@ -72,6 +75,7 @@ class TangentSystem:
     split: int
     root_in: Array
     core_spread: float = 1.0
+    scale: float = 0.0
 
     @property
     def identifiable(self) -> bool:
@@ -85,11 +89,12 @@ class TangentSystem:
 
     @cached_property
     def _spread(self) -> float:
-        """Ratio of the extreme eigenvalues of S."""
+        """Ratio of the least eigenvalue of S to its largest, or to the scale of the data if that is larger."""
         if len(self.schur) == 0:
             return 1.0
         values = np.linalg.eigvalsh(self.schur)
-        return float(values[0] / values[-1]) if values[-1] > 0 else 0.0
+        largest = max(float(values[-1]), self.scale)
+        return float(values[0]) / largest if largest > 0 else 0.0
 
     def weight_trace(self) -> float:
         """tr D (JᵀJ)⁻¹ Dᵀ: the Cramér–Rao number for all weights at noise variance one; NaN if singular."""
@@ -120,7 +125,11 @@ def tangent_system(truth: Truth, data: Dataset) -> TangentSystem | None:
     if root_in is None or root_out is None:
         return None
     build = _regression if data.design == "regression" else _sensing
-    return build(truth, data, root_in, root_out)
+    energy = float(np.vdot(data.covariates, data.covariates))
+    return replace(
+        build(truth, data, root_in, root_out),
+        scale=energy / math.prod(data.covariates.shape[2:]) / len(truth.cores),
+    )
 
 
 def user_blocks(num_users: int, bytes_per_user: int) -> list[slice]:
@@ -129,7 +138,7 @@ def user_blocks(num_users: int, bytes_per_user: int) -> list[slice]:
     return [slice(i, min(i + step, num_users)) for i in range(0, num_users, step)]
 
 
-def _factor(features: Array, counts: Array) -> tuple[Array, Array] | float:
+def _factor(features: Array, counts: NDArray[np.int64]) -> tuple[Array, Array] | float:
     """Batched QR of core features (k, m, q); the `core_spread` alone when some user's are rank deficient."""
     if counts.min() < features.shape[2]:
         return 0.0
