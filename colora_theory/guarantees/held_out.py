@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from colora_theory.model.truth import Truth
 
 #: Values of 2λ times the mean square residual at which Chernoff's bound is evaluated; any of them is valid.
-_GRID: Final = np.exp(np.linspace(math.log(1e-4), math.log(1e4), 200))
+_GRID: Final = np.exp(np.linspace(math.log(1e-3), math.log(1e3), 80))
 
 
 @dataclass(frozen=True, eq=False)
