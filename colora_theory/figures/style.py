@@ -77,6 +77,8 @@ NAMES: Final = {
     "pooled_least_squares_risk": "exact risk of one pooled model",
     "transfer_risk": "exact risk of transfer",
     "counting": "counting threshold",
+    "exact_recovery": "exact recovery with probability one",
+    "held_out_limit": "held-out certificate",
     "contraction_edge": "contraction edge",
     "contraction_edge_unequal": "contraction edge, unequal cores",
     "local_contraction_rate": "exact local rate",
