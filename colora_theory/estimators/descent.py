@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import pairwise
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 
@@ -43,8 +43,10 @@ class SharedDescent(Estimator):
     input_subspace, output_subspace : a given start, shapes (d, r1) and (p, r2).
     restarts : contestants that run against the first start. None: `CONTESTANTS` of them, called only when the
         first run contracts slowly at one of the `PROBATION` sweeps, the sign of a poor start, or settles on a
-        misfit with at most `SCARCE` samples per row of a core; 0: never.
-    tol : stop when the sine between the present subspaces and their limit is estimated to be below it.
+        misfit with at most `SCARCE` samples per row of a core, or at most `SCARCE_EQUATIONS` equations for each
+        unknown that all users share; 0: never.
+    tol : stop when the sine between the present subspaces and their limit is estimated to be below it. That is
+        "converged": a stationary point, which need not be the global minimum.
     noise_tol : stop also when that distance falls below this fraction of the estimate's own statistical error
         (estimated from the residuals): 0.05 adds about a four-hundredth to the squared error. 0 iterates to `tol`
         however noisy the data.
@@ -59,6 +61,7 @@ class SharedDescent(Estimator):
     PROBATION: ClassVar[tuple[int, ...]] = (15, 30, 60)
     SLOW: ClassVar[float] = 0.8
     SCARCE: ClassVar[float] = 0.0
+    SCARCE_EQUATIONS: ClassVar[float] = 0.0
     CONTESTANTS: ClassVar[int] = 5
     KEEP_FEATURES: ClassVar[bool] = False
     MONOTONE: ClassVar[bool] = False  #: whether every sweep minimises the objective, block by block
@@ -97,18 +100,23 @@ class SharedDescent(Estimator):
         for probation in self.PROBATION:
             run.advance(probation)
             if self.restarts or (self.restarts is None and run.doubtful and run.determined):
-                runs = [run]
-                for u, v in self._contestants(data, model, run.first, rng):
-                    runs.append(Run(self, model, u, v))
-                    runs[-1].advance(run.sweeps)
-                contestants = len(runs) - 1
-                run = min(runs, key=lambda each: each.point.objective)
+                run, contestants = self._compete(data, model, run, rng)
                 break
             if not run.determined:
                 break
         # Where the data cannot determine the answer more sweeps only choose among equal ones.
         run.advance(self.max_sweeps if run.determined else self.PROBATION[0])
         return run.fit(data, contestants)
+
+    def _compete(
+        self, data: Dataset, model: SharedModel, run: Run, rng: np.random.Generator | None
+    ) -> tuple[Run, int]:
+        """Return the best of `run` and of runs of the same length from other starts, and the number of those."""
+        runs = [run]
+        for u, v in self._contestants(data, model, run.first, rng):
+            runs.append(Run(self, model, u, v))
+            runs[-1].advance(run.sweeps)
+        return min(runs, key=lambda each: each.point.objective), len(runs) - 1
 
     def _start(self, data: Dataset, rank: tuple[int, int], rng: np.random.Generator | None) -> tuple[Array, Array]:
         if self.input_subspace is not None:
@@ -153,6 +161,7 @@ class Run:
     changes: list[float] = field(default_factory=list)
     subspaces: list[tuple[Array, Array]] = field(default_factory=list)
     distance_left: float = np.inf  #: what a method itself knows of the distance to the limit
+    alone: str = ""  #: what starts that disagree say about the minimum
 
     def __post_init__(self) -> None:
         self.first = (self.u, self.v)
@@ -214,14 +223,15 @@ class Run:
         ones has not solved for what is slow.
         """
         past = self.changes[-4:]
-        if self._at_rounding() or past[-1] == 0.0 or (len(past) == 4 and max(past) <= _ROUNDING):
+        if self.at_rounding or past[-1] == 0.0 or (len(past) == 4 and max(past) <= _ROUNDING):
             return 0.0
         rate = max([0.1, *(later / max(earlier, 1e-300) for earlier, later in pairwise(past))])
         if len(past) < 2 or rate >= 1.0:
             return self.distance_left
         return min(self.distance_left, past[-1] * rate / (1.0 - rate))
 
-    def _at_rounding(self) -> bool:
+    @property
+    def at_rounding(self) -> bool:
         """Whether the fit interpolates, or five sweeps changed the objective by no more than rounding does.
 
         Small steady changes are no rounding: a badly conditioned descent converges slowly.
@@ -240,12 +250,15 @@ class Run:
         """
         own = self.u.shape[1] * (1 if self.model.regression else self.v.shape[1])
         scarce = self.model.counts.mean() <= self.rule.SCARCE * own
-        return self.slow or (scarce and self.converged and not self._at_rounding())
+        if self.rule.SCARCE_EQUATIONS:
+            shared, spare = self._equations()
+            scarce |= spare <= self.rule.SCARCE_EQUATIONS * shared
+        return self.slow or (scarce and self.converged and not self.at_rounding)
 
     @property
     def slow(self) -> bool:
         """Whether the last five sweeps contracted slowly, even if the stop rule was met: so a plateau ends."""
-        if len(self.changes) < 6 or self._at_rounding():
+        if len(self.changes) < 6 or self.at_rounding:
             return False
         return self.changes[-1] > self.rule.SLOW**5 * self.changes[-6]
 
@@ -260,16 +273,30 @@ class Run:
         Every user's own core takes its samples first; in the regression design what is left speaks about U only
         through the r2 outputs inside V.
         """
-        model, (_, r1, r2) = self.model, self.point.cores.shape
+        model = self.model
         unknowns = degrees_of_freedom(model, self.point.cores)
         if model.num_observations < unknowns:
             return f"{model.num_observations} observations cannot determine {unknowns} degrees of freedom."
-        own, each = (r1, r2) if model.regression else (r1 * r2, 1)
-        shared = r1 * (model.d - r1) + (0 if model.regression else r2 * (model.p - r2))
-        spare = each * int(np.maximum(model.counts - own, 0.0).sum())
+        # a user sees nothing of the shared unknowns but their image in its own weight
+        seen = model.d - self.u.shape[1]
+        if not model.regression:
+            seen = min(self.u.shape[1], self.v.shape[1]) * (seen + model.p - self.v.shape[1])
+        shared, spare = self._equations(seen)
         if spare < shared:
             return f"{spare} equations beyond the users' cores cannot determine {shared} unknowns shared by all."
         return ""
+
+    def _equations(self, most: float = np.inf) -> tuple[int, int]:
+        """Unknowns that all users share, and equations about them beyond those for the users' own cores.
+
+        In the regression design a sample tells min(r1, r2) things about U. `most`: samples of a user that count.
+        """
+        model, (_, r1, r2) = self.model, self.point.cores.shape
+        if model.regression:
+            shared, own, each = r1 * (model.d - r1), r1, min(r1, r2)
+        else:
+            shared, own, each = r1 * (model.d - r1) + r2 * (model.p - r2), r1 * r2, 1
+        return shared, each * int(np.clip(model.counts - own, 0, most).sum())
 
     def fit(self, data: Dataset, contestants: int) -> Fit:
         """Return the present point as an estimate."""
@@ -282,7 +309,7 @@ class Run:
             input_subspaces=[pair[0] for pair in self.subspaces] if keep else None,
             output_subspaces=[pair[1] for pair in self.subspaces] if keep else None,
         )
-        status, message = "converged", ""
+        status, message = "converged", self.alone
         if not self.converged:
             status, message = "stopped", f"max_sweeps = {self.rule.max_sweeps} reached before the stop rule."
         if self.singular or self.point.deficient.any():
