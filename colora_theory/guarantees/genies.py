@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from colora_theory.guarantees.base import Guarantee, Hypothesis, register
-from colora_theory.guarantees.hypotheses import gaussian_cores, homogeneous, isotropic, noisy
+from colora_theory.guarantees.hypotheses import enough_moments, gaussian_cores, homogeneous, isotropic, noisy
 from colora_theory.model.linalg import Array, as_rows
 from colora_theory.model.problem import Problem
 
@@ -88,6 +88,10 @@ class GenieKnownCores(Guarantee):
 
     def conditions(self, problem: Problem) -> list[Hypothesis]:
         return [homogeneous(problem), isotropic(problem), noisy(problem)]
+
+    def test_conditions(self, problem: Problem) -> list[Hypothesis]:
+        # what the estimators that fit cores by least squares need; shrinking ones have lighter tails
+        return [enough_moments(problem, problem.core_unknowns, "unknowns of a core")]
 
     def realised(self, problem: Problem, truth: Truth, data: Dataset, fit: Any = None) -> float:
         return known_cores_level(truth.cores, np.asarray(problem.counts, float), problem.dim_in, problem.noise_std)

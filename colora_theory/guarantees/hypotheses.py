@@ -124,6 +124,22 @@ def signal(problem: Problem) -> Hypothesis:
     return Hypothesis("signal", problem.signal_norm > 0, "needs signal_norm > 0, got 0.")
 
 
+def enough_moments(problem: Problem, unknowns: int, what: str, outside: bool = False) -> Hypothesis:
+    """A test of the mean also uses the variance and the third moment (correction for skewness).
+
+    The squared error of least squares with n Gaussian rows and q unknowns has the tail index (n − q + 1)/2 (minimum
+    norm, n < q: (q − n + 1)/2): a mean from n = q + 2 on, three moments from n = q + 6 on (`outside`: or up to q − 6).
+    More trials do not mend a test that lacks them.
+    """
+    near = [n for n in problem.counts if n < unknowns + 6 and not (outside and n <= unknowns - 6)]
+    return Hypothesis(
+        f"three moments: num_samples ≥ {what} + 6" + (f" or ≤ {what} − 6" if outside else ""),
+        not near,
+        f"the mean is claimed and exists, but a test of it needs three moments of the error; {what} = {unknowns}, got "
+        f"num_samples = {problem.num_samples}.",
+    )
+
+
 def at_least(problem: Problem, least: int, what: str) -> Hypothesis:
     """Every user has at least `least` samples."""
     few = min(problem.counts)

@@ -116,6 +116,11 @@ class SplitHalfMoment(Guarantee):
     def conditions(self, problem: Problem) -> list[Hypothesis]:
         return [isotropic(problem), no_intercepts(problem), raw_rows(problem), at_least(problem, 2, "2")]
 
+    def test_conditions(self, problem: Problem) -> list[Hypothesis]:
+        freedom = problem.covariate_parameter if problem.covariates == "student_t" else None
+        message = f"a test of this mean needs sixth moments of the covariates: more than 6 degrees, got {freedom}."
+        return [Hypothesis("three moments", freedom is None or freedom > 6, message)]
+
     def realised(self, problem: Problem, truth: Truth, data: Dataset, fit: Any = None) -> float:
         return float((truth.changes**2).sum())
 

@@ -13,6 +13,7 @@ import numpy as np
 
 from colora_theory.guarantees.base import Guarantee, Hypothesis, register
 from colora_theory.guarantees.hypotheses import (
+    enough_moments,
     equal_counts,
     homogeneous,
     isotropic_gaussian,
@@ -40,6 +41,11 @@ class VectorRate(Guarantee):
 
     def conditions(self, problem: Problem) -> list[Hypothesis]:
         return [vector_model(problem), isotropic_gaussian(problem), equal_counts(problem), homogeneous(problem)]
+
+    def test_conditions(self, problem: Problem) -> list[Hypothesis]:
+        if self.metric != "mean_user_error":  # distances are bounded
+            return []
+        return [enough_moments(problem, problem.rank_in, "rank")]
 
 
 @register
