@@ -127,15 +127,15 @@ def signal(problem: Problem) -> Hypothesis:
 def enough_moments(problem: Problem, unknowns: int, what: str, outside: bool = False) -> Hypothesis:
     """A test of the mean also uses the variance and the third moment (correction for skewness).
 
-    The squared error of least squares with n Gaussian rows and q unknowns has the tail index (n − q + 1)/2 (minimum
-    norm, n < q: (q − n + 1)/2): a mean from n = q + 2 on, three moments from n = q + 6 on (`outside`: or up to q − 6).
-    More trials do not mend a test that lacks them.
+    The squared error of least squares with n Gaussian rows and q unknowns has the tail index (n − q + 1)/2, that
+    of minimum-norm solutions (n < q) (q − n + 1)/2: a mean from n = q + 2 on, three moments from n = q + 6 on, or,
+    with `outside`, up to q − 6. More trials do not mend a test that lacks them.
     """
     near = [n for n in problem.counts if n < unknowns + 6 and not (outside and n <= unknowns - 6)]
     return Hypothesis(
         f"three moments: num_samples ≥ {what} + 6" + (f" or ≤ {what} − 6" if outside else ""),
         not near,
-        f"the mean is claimed and exists, but a test of it needs three moments of the error; {what} = {unknowns}, got "
+        f"the mean exists, but a test of it needs three moments of the error; {what} = {unknowns}, "
         f"num_samples = {problem.num_samples}.",
     )
 

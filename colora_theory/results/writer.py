@@ -204,9 +204,9 @@ class Writer:
         """The numbers of some trials, in trial order, where defined."""
         query = (
             f"SELECT {quoted(name)} FROM trial WHERE cell = ? AND estimator = ? AND trial >= ? AND trial < ? "
-            f"AND {quoted(name)} IS NOT NULL ORDER BY trial"
+            f"AND (trial - ?) % ? = 0 AND {quoted(name)} IS NOT NULL ORDER BY trial"
         )
-        key = (self.cells[cell], self.estimators[estimator], trials.start, trials.stop)
+        key = (self.cells[cell], self.estimators[estimator], trials.start, trials.stop, trials.start, trials.step)
         return [value for (value,) in self.connection.execute(query, key)]
 
     def forget_failures(self, statuses: Sequence[str]) -> dict[str, int]:

@@ -14,7 +14,7 @@ from scipy import stats
 
 from colora_theory.model.linalg import Array
 from colora_theory.verdicts.judge import MARGIN, MIN_TRIALS, RELATIVE_SLACK, Requirement, Sample, judge, p_value
-from colora_theory.verdicts.statistics import hall, hall_inverse, log_log_slope
+from colora_theory.verdicts.statistics import log_log_slope, skewed_limits, skewed_tails
 from colora_theory.verdicts.verdict import Verdict
 
 #: "Holds" about a rate after calibration, and about its log-log slope.
@@ -71,8 +71,7 @@ def judge_pooled(
     p = pooled_p(required, deviation)
     adjusted = min(1.0, family * p) if adjusted is None else adjusted
     level, centre = alpha / family, deviation.centre
-    quantile = float(stats.t.ppf(1 - level / 2, deviation.freedom))
-    low, high = (centre - deviation.error * hall_inverse(z, deviation.skewness) for z in (quantile, -quantile))
+    low, high = skewed_limits(*deviation, level)
     allowed = MARGIN + required.tolerance
     fits = {"upper": high <= allowed, "lower": low >= -allowed, "equality": -allowed <= low and high <= allowed}
     status = "violated" if adjusted <= alpha else "holds" if fits[required.side] else "inconclusive"
@@ -97,11 +96,9 @@ def judge_pooled(
 def pooled_p(required: Requirement, deviation: Pooled) -> float:
     """Probability, if the claim is true in every cell, of a mean relative deviation at least as bad."""
     slack = required.tolerance + RELATIVE_SLACK
-    high, low = (
-        hall((deviation.centre + shift) / deviation.error, deviation.skewness) for shift in (-slack, slack)
-    )
-    above = float(stats.t.sf(high, deviation.freedom))
-    below = float(stats.t.cdf(low, deviation.freedom))
+    centre, error, skewness, freedom = deviation
+    above = skewed_tails((centre - slack) / error, skewness, freedom)[0]
+    below = skewed_tails((centre + slack) / error, skewness, freedom)[1]
     return {"upper": above, "lower": below, "equality": min(1.0, 2.0 * min(above, below))}[required.side]
 
 
@@ -168,6 +165,13 @@ class RateTest:
         return judge_rate(self.side, self.rate, self.samples, alpha=self.alpha, family=family)
 
 
+def _power(low: float, high: float, level: float) -> str:
+    """How far a slope may be from the claimed one before the test notices."""
+    half = (high - low) / 2
+    seen = SLOPE_MARGIN + half * (1.0 + float(stats.norm.ppf(0.8) / stats.norm.ppf(1 - level / 2)))
+    return f"a slope {seen:.2f} off is caught with probability 0.8"
+
+
 # --- rates ------------------------------------------------------------------------------------------------
 
 
@@ -210,6 +214,7 @@ def judge_rate(side: str, rate: Array, samples: Sequence[Array], *, alpha: float
     reason = (
         f"constant {constant:.3g} calibrated on {len(ratio[::2])} cells, {broken} of the other "
         f"{len(ratio[tested])} break it by more than {100 * RATE_MARGIN:.0f} %; slope against the claimed rate "
-        f"{slope:.3f}, {100 * (1 - level / tests):.4g} % interval [{low:.3f}, {high:.3f}]"
+        f"{slope:.3f}, {100 * (1 - level / tests):.4g} % interval [{low:.3f}, {high:.3f}]; "
+        f"{_power(low, high, level / tests)}"
     )
     return replace(base, status=status, interval=(low, high), observed=slope, claimed=1.0, reason=reason)
