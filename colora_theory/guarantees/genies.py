@@ -7,7 +7,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from colora_theory.guarantees.base import Guarantee, Hypothesis, register
-from colora_theory.guarantees.hypotheses import enough_moments, gaussian_cores, homogeneous, isotropic, noisy
+from colora_theory.guarantees.hypotheses import (
+    enough_moments,
+    gaussian_cores,
+    homogeneous,
+    isotropic,
+    noisy,
+    signal,
+)
 from colora_theory.model.linalg import Array, as_rows
 from colora_theory.model.problem import Problem
 
@@ -40,7 +47,7 @@ class GenieKnownSubspace(Guarantee):
     per_trial = True
 
     def conditions(self, problem: Problem) -> list[Hypothesis]:
-        return [homogeneous(problem), gaussian_cores(problem), noisy(problem)]
+        return [homogeneous(problem), gaussian_cores(problem), signal(problem), noisy(problem)]
 
     def formula(self, problem: Problem) -> float:
         if not isotropic(problem):
@@ -57,8 +64,9 @@ class GenieKnownSubspace(Guarantee):
         else:
             features, copies = as_rows(u.T @ data.covariates @ v), 1
         gram = features.swapaxes(1, 2) @ features / problem.noise_std**2
-        posterior = np.linalg.inv(gram + prior * np.eye(gram.shape[1]))
-        return copies * float(np.trace(posterior, axis1=1, axis2=2).sum())
+        # by eigenvalues: with little noise the Gram matrix may leave nothing of the prior but rounding
+        values = np.maximum(np.linalg.eigvalsh(gram), 0.0)
+        return copies * float((1.0 / (values + prior)).sum())
 
 
 @register

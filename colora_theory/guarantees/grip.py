@@ -15,7 +15,13 @@ from scipy.sparse.linalg import LinearOperator, eigsh
 
 from colora_theory.guarantees.base import Guarantee, Hypothesis, least, register
 from colora_theory.guarantees.concentration import chi_mean
-from colora_theory.guarantees.hypotheses import equal_counts, homogeneous, isotropic_gaussian, vector_model
+from colora_theory.guarantees.hypotheses import (
+    at_least,
+    equal_counts,
+    homogeneous,
+    isotropic_gaussian,
+    vector_model,
+)
 from colora_theory.guarantees.tangent import (
     TangentSystem,
     complement,
@@ -98,7 +104,7 @@ class _Grip(Guarantee):
     per_trial = True
 
     def conditions(self, problem: Problem) -> list[Hypothesis]:
-        return [isotropic_gaussian(problem), equal_counts(problem)]
+        return [isotropic_gaussian(problem), equal_counts(problem), at_least(problem, 1, "1")]
 
     def observed(self, problem: Problem, truth: Truth, data: Dataset, fit: Any = None) -> float:
         """Largest |Q(Δ) − 1| that a search over the class finds: a lower estimate of the realised constant."""
@@ -195,7 +201,7 @@ class TangentConditioning(Guarantee):
     tolerance = 1e-6
 
     def conditions(self, problem: Problem) -> list[Hypothesis]:
-        return [homogeneous(problem), equal_counts(problem)]
+        return [homogeneous(problem), equal_counts(problem), at_least(problem, 1, "1")]
 
     def realised(self, problem: Problem, truth: Truth, data: Dataset, fit: Any = None) -> float:
         low, high = tangent_extremes(truth, data)
@@ -305,7 +311,8 @@ def realised_constant(problem: Problem, data: Dataset, *, starts: int = 4, steps
                 quotient = float(np.vdot(image, ends[sign]))
                 low, high = min(low, quotient), max(high, quotient)
                 step = image if sign > 0 else high * ends[sign] - image
-                ends[sign] = into_class(step, ranks, mu)
+                if step.any():  # else the quotient is the same everywhere
+                    ends[sign] = into_class(step, ranks, mu)
     return low, high
 
 

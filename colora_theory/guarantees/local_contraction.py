@@ -184,6 +184,7 @@ class _Edge(Guarantee):
             homogeneous(problem),
             isotropic_gaussian(problem),
             equal_counts(problem),
+            signal(problem),
             enough_samples(problem),
         ]
 

@@ -13,11 +13,13 @@ import numpy as np
 
 from colora_theory.guarantees.base import Guarantee, Hypothesis, register
 from colora_theory.guarantees.hypotheses import (
+    at_least,
     enough_moments,
     equal_counts,
     homogeneous,
     isotropic_gaussian,
     noisy,
+    signal,
     vector_model,
 )
 from colora_theory.model.linalg import Array
@@ -99,7 +101,7 @@ class MinimaxSubspaceRate(VectorRate):
     tag = "R 85"
 
     def conditions(self, problem: Problem) -> list[Hypothesis]:
-        return [*super().conditions(problem), noisy(problem)]
+        return [*super().conditions(problem), noisy(problem), signal(problem), at_least(problem, 1, "1")]
 
     def formula(self, problem: Problem) -> float:
         total, smallest = sum(problem.counts), float(diversity(problem)[-1])
