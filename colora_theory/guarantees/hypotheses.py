@@ -78,6 +78,13 @@ def regression(problem: Problem) -> Hypothesis:
     )
 
 
+def sensing(problem: Problem) -> Hypothesis:
+    """Sensing design."""
+    return Hypothesis(
+        "sensing design", problem.design == "sensing", f"needs design = 'sensing', got {problem.design!r}."
+    )
+
+
 def noiseless(problem: Problem) -> Hypothesis:
     """No noise."""
     return Hypothesis("no noise", problem.noise_std == 0, f"needs noise_std = 0, got {problem.noise_std:g}.")

@@ -1,4 +1,8 @@
-"""Exact expectations of the moment matrices that spectral starts are built on."""
+"""Exact expectations of the moment matrices that spectral starts are built on.
+
+The moments are computed here from the data, as the theorems state them: an independent route from the estimators'
+starts, which need not form them (tests/test_kernels.py compares the starts with sums over samples).
+"""
 
 from __future__ import annotations
 
