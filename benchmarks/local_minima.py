@@ -1,4 +1,4 @@
-"""How often default altmin ends in a worse minimum than Gauss–Newton started at the truth, and how much time it takes.
+"""How often default altmin ends in a worse minimum than Gauss–Newton started at the truth, and at what cost.
 
     python benchmarks/local_minima.py [--sets 100] [--params '{"restarts": 0}']
 

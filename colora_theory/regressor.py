@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Hashable
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from colora_theory.errors import InputError
 from colora_theory.estimators import get
+from colora_theory.guarantees.held_out import HeldOutCertificate, certify
 from colora_theory.model.dataset import Dataset, numbers
 from colora_theory.model.linalg import Array, minimum_norm
 
@@ -187,6 +189,34 @@ class CoLoRARegressor:
         residual = ((truth - predicted) ** 2).sum(0)
         total = ((truth - truth.mean(0)) ** 2).sum(0)
         return float(np.mean(1.0 - residual / np.where(total > 0, total, 1.0)))
+
+    def certify(
+        self,
+        X: ArrayLike,
+        y: ArrayLike,
+        groups: ArrayLike | None = None,
+        *,
+        eta: float = 0.01,
+        noise_std: float | None = None,
+    ) -> HeldOutCertificate:
+        """Return an upper confidence limit of the weights' summed excess risk, from rows that were not fitted.
+
+        Parameters are those of `colora_theory.certify`; `limit` is infinite unless every user has a row. Assumes
+        Gaussian features and noise; means that the features or the errors have only make the limit cautious.
+        """
+        predicted = self.predict(X, groups)
+        x, target = self._check(X, y)
+        if target.shape != predicted.shape:
+            raise InputError(f"y must have shape {predicted.shape} like the predictions, got {target.shape}.")
+        labels = np.array(
+            [self.users_.index(each) if groups is not None else 0 for each in self._labels(groups, len(x))]
+        )
+        flat = target[:, None] if target.ndim == 1 else target
+        rows = [np.flatnonzero(labels == i) for i in range(len(self.users_))]
+        held_out = Dataset.from_arrays(
+            [x[r] for r in rows], [flat[r] - self.intercept_[i] for i, r in enumerate(rows)]
+        )
+        return certify(SimpleNamespace(weights=self.coef_), held_out, eta, noise_std)
 
     @staticmethod
     def _labels(groups: ArrayLike | None, rows: int) -> list[Any]:

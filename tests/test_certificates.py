@@ -268,3 +268,24 @@ def test_the_guarantee_in_trials() -> None:
     assert verdict.tightness < 6
     truth, data = draw(problem, 0)
     assert math.isnan(ct.guarantees.get("held_out_limit").value(problem, truth=truth, data=data))
+
+
+def test_the_regressor_certifies_its_fit() -> None:
+    problem = ct.Problem(num_users=8, num_samples=40, dim_in=6, rank=2, noise_std=0.2)
+    misses = 0
+    for seed in range(25):
+        truth, train = draw(problem, seed)
+        held_out = ct.sample_data(problem, truth, np.random.default_rng([seed, 9]))
+        users = np.repeat(np.arange(8), 40)
+        model = ct.CoLoRARegressor(rank=2)
+        model.fit(train.covariates.reshape(-1, 6), train.responses.ravel(), groups=users)
+        got = model.certify(
+            held_out.covariates.reshape(-1, 6), held_out.responses.ravel(), users, eta=0.1, noise_std=0.2
+        )
+        misses += ((model.coef_ - truth.weights) ** 2).sum() > got.limit
+        assert got.limit < 5
+    assert stats.binom.sf(misses - 1, 25, 0.1) > 1e-6
+    partial = model.certify(held_out.covariates[0], held_out.responses[0].ravel(), users[:40])
+    assert partial.limit == math.inf
+    with pytest.raises(ct.InputError, match="y must have"):
+        model.certify(held_out.covariates[0], held_out.responses[0].ravel()[:-1], users[:40])
