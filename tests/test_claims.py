@@ -216,7 +216,8 @@ def test_the_level_is_exact_where_the_model_is_linear() -> None:
 @pytest.mark.parametrize("name", ["genie_known_cores", "local_identifiability"])
 def test_lower_bounds_are_not_about_estimators_that_are_told(name: str) -> None:
     noise = 0.0 if name == "local_identifiability" else 0.5
-    problem = ct.Problem(num_users=6, num_samples=3, dim_in=20, rank=2, noise_std=noise)
+    samples = 12 if noise else 3
+    problem = ct.Problem(num_users=6, num_samples=samples, dim_in=20, rank=2, noise_std=noise)
     with pytest.raises(AssertionError, match="oracle_subspace is told input_subspace, output_subspace"):
         ct.testing.assert_guarantee(name, problem, estimator="oracle_subspace", trials=8)
     told = [g.name for g in ct.guarantees.all() if g.told_too_much(ct.estimators.get("oracle_subspace"))]
@@ -231,7 +232,7 @@ def test_lower_bounds_leave_the_oracle_out_in_studies(tmp_path) -> None:
         "title": "x",
         "claim": "x",
         "seed": 1,
-        "problem": {"num_users": 3, "num_samples": 5, "dim_in": 40, "rank": 2},
+        "problem": {"num_users": 3, "num_samples": 12, "dim_in": 40, "rank": 2},
         "grid": {"noise_std": [1.0]},
         "estimator": [{"name": "oracle_subspace"}, {"name": "altmin"}],
         "metrics": {"use": ["parameter_error"]},
