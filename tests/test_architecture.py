@@ -22,9 +22,9 @@ ROOMS = [
     ("studies", "regressor"),
     ("results",),
     ("verdicts", "engine"),
-    ("figures", "testing"),
-    ("reports", "pytest_plugin"),
-    ("console",),
+    ("figures", "assertion"),
+    ("reports", "testing"),
+    ("console", "pytest_plugin"),
     ("cli",),
 ]
 LEVELS = 12

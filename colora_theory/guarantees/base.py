@@ -189,6 +189,9 @@ class Guarantee:
         if not self.applies(problem):
             return float("nan")
         if truth is not None and data is not None:
+            if not hasattr(truth, "cores") or not hasattr(data, "covariates"):
+                given = f"{type(truth).__name__} and {type(data).__name__}"
+                raise InputError(f"truth and data must be a Truth and a Dataset, got {given}.")
             number = float(self.realised(problem, truth, data, fit))
             return math.copysign(ENDLESS, number) if math.isinf(number) else number
         return float(self.formula(problem))

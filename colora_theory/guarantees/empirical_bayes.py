@@ -50,7 +50,8 @@ def user_rows(data: Dataset, i: int) -> tuple[Array, Array]:
 
 def shrinkage(rows: Array, prior: Array, variance: float) -> tuple[Array, Array]:
     """Posterior covariance P = Γ − ΓXᵀ(XΓXᵀ + σ²I)⁻¹XΓ and the gain B with posterior mean B y."""
-    gain = np.linalg.solve(rows @ prior @ rows.T + variance * np.eye(len(rows)), rows @ prior).T
+    total = rows @ prior @ rows.T + variance * np.eye(len(rows))
+    gain = (np.linalg.pinv(total, hermitian=True) @ rows @ prior).T  # without noise, rows may determine too much
     return prior - gain @ rows @ prior, np.asarray(gain, dtype=np.float64)
 
 

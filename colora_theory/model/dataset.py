@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from colora_theory.errors import InputError, expect
+from colora_theory.model.checks import check_integer
 from colora_theory.model.linalg import Array, as_rows, bartlett
 
 
@@ -167,8 +168,11 @@ class Dataset:
         F_j = G_j R⁻¹, G_j the triangular factors of independent Gaussian matrices with n_j rows and
         RᵀR = Σ G_jᵀG_j; only this needs `rng`.
         """
-        if isinstance(parts, bool) or not isinstance(parts, int) or parts < 1:
-            raise InputError(f"parts must be an integer ≥ 1, got {parts!r}.")
+        parts = check_integer("parts", parts, 1)
+        most = max(2, int(self.counts.max()))
+        if parts > most:
+            raise InputError(f"parts must be at most {most}, or every user's part is empty, got {parts}.")
+        expect("rng", rng, (np.random.Generator, type(None)), "use np.random.default_rng(seed)")
         if not self.sufficient:
             rows = [slice(j, None, parts) for j in range(parts)]
             return [

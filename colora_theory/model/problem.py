@@ -16,6 +16,8 @@ from colora_theory.model.checks import check_integer, check_real, check_word
 from colora_theory.model.covariates import LAWS, Law
 from colora_theory.model.ranks import rank_pair
 
+#: Users beyond this have no list of their counts, which would fill the memory.
+MOST_LISTED: Final = 10**8
 #: Allowed words, field by field.
 CHOICES: Final[dict[str, tuple[str, ...]]] = {
     "design": ("regression", "sensing"),
@@ -215,7 +217,9 @@ class Problem:
 
     @property
     def counts(self) -> tuple[int, ...]:
-        """Samples of each user."""
+        """Samples of each user; InputError for more users than can be listed."""
+        if self.num_users > MOST_LISTED:
+            raise InputError(f"counts of {self.num_users} users cannot be listed; take at most {MOST_LISTED}.")
         if isinstance(self.num_samples, int):
             return (self.num_samples,) * self.num_users
         return tuple(self.num_samples[i % len(self.num_samples)] for i in range(self.num_users))
