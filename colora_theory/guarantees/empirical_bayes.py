@@ -43,14 +43,18 @@ def user_rows(data: Dataset, i: int) -> tuple[Array, Array]:
     """User i's rows for vec(W), shape (n p, d p) or (n, d p), and its responses less those of W_0."""
     x, y = data.covariates[i], data.residual_responses()[i]
     if data.design == "sensing":
-        return x.reshape(len(x), -1), y
+        return x.reshape(len(x), data.dim_in * data.dim_out), y
     p = y.shape[1]
     return np.einsum("na,op->noap", x, np.eye(p)).reshape(len(x) * p, -1), y.ravel()
 
 
 def shrinkage(rows: Array, prior: Array, variance: float) -> tuple[Array, Array]:
     """Posterior covariance P = Γ − ΓXᵀ(XΓXᵀ + σ²I)⁻¹XΓ and the gain B with posterior mean B y."""
-    gain = np.linalg.solve(rows @ prior @ rows.T + variance * np.eye(len(rows)), rows @ prior).T
+    seen = rows @ prior @ rows.T + variance * np.eye(len(rows))
+    try:
+        gain = np.linalg.solve(seen, rows @ prior).T
+    except np.linalg.LinAlgError:  # more rows than unknowns, and a noise that rounding swallows
+        gain = (np.linalg.pinv(seen, hermitian=True) @ rows @ prior).T
     return prior - gain @ rows @ prior, np.asarray(gain, dtype=np.float64)
 
 
