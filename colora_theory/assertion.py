@@ -92,7 +92,8 @@ def least_error_caught(required: Requirement, sample: Sample, alpha: float) -> f
 def _weak(name: str, wrong: float, trials: int, alpha: float) -> str:
     least = f"{100 * wrong:.0f} %" if math.isfinite(wrong) else "any size"
     return (
-        f"{name}: {trials} trials at level {alpha:g} have little power: a claim that is wrong by less than {least} "
+        f"{name}: {trials} trials at level {alpha:g} have little power: "
+        f"a claim that is wrong by less than {least} "
         "would pass as well. Raise trials, or raise alpha."
     )
 
