@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from colora_theory import estimators, guarantees, testing
+    from colora_theory.counterexample import attack
     from colora_theory.engine.run import run
     from colora_theory.errors import InputError
     from colora_theory.figures.again import draw
@@ -42,6 +43,7 @@ _HOMES = {
     "Study": "studies.study",
     "Truth": "model.truth",
     "Verdict": "verdicts.verdict",
+    "attack": "counterexample",
     "certify": "guarantees.held_out",
     "check": "verdicts.check",
     "draw": "figures.again",
@@ -65,6 +67,7 @@ __all__ = [  # noqa: RUF022 (grouped: modules, then names)
     "Study",
     "Truth",
     "Verdict",
+    "attack",
     "certify",
     "check",
     "draw",

@@ -23,9 +23,9 @@ ROOMS = [
     ("results",),
     ("verdicts", "engine"),
     ("figures", "assertion"),
-    ("reports", "testing"),
-    ("console", "pytest_plugin"),
-    ("cli",),
+    ("reports", "counterexample"),
+    ("console", "testing"),
+    ("cli", "pytest_plugin"),
 ]
 LEVELS = 12
 LONGEST = 350
