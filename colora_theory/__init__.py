@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from colora_theory.model.problem import Problem
     from colora_theory.model.sampling import sample_data
     from colora_theory.model.truth import Truth, sample_truth
-    from colora_theory.regressor import CoLoRARegressor
+    from colora_theory.regression.regressor import CoLoRARegressor
     from colora_theory.results.results import Results
     from colora_theory.studies.study import Study
     from colora_theory.verdicts.check import Verdict, check
@@ -32,7 +32,7 @@ _MODULES = {
     "testing": "testing",
 }
 _HOMES = {
-    "CoLoRARegressor": "regressor",
+    "CoLoRARegressor": "regression.regressor",
     "Dataset": "model.dataset",
     "InputError": "errors",
     "Problem": "model.problem",
