@@ -17,6 +17,8 @@ from colora_theory.model.linalg import Array
 
 #: Chance of a factor of τ² from which on it counts in variances.
 _SEEN = 1e-3
+#: Posterior probability of a prior from which on it is kept.
+_KEPT = 0.02
 #: Weights, dim_in × dim_out, up to which the uncertainty of the population's mean is computed.
 _DENSE = 2000
 
@@ -183,25 +185,91 @@ def population_of(fit: Fit, pretrained: Array | None, unshrunk: tuple[int, ...])
     if pretrained is not None:
         start = pretrained / averaged.back
         rows = replace(rows, y=rows.y + rows.x @ start)
-    found = []
+    found: list[Component] = []
     covariance = None
     priors = sorted(averaged.priors, key=lambda each: -each[0])
+    strays = _users_stray(
+        rows, replace(priors[0][1].hyper, mean=priors[0][1].hyper.mean + start), priors[0][1].factors
+    )
     for share, prior in priors:
+        if share < _KEPT:
+            continue
         hyper = replace(prior.hyper, mean=prior.hyper.mean + start)
-        if rows.d * rows.p <= _DENSE:
-            mean, spread = _population_mean(rows, hyper, prior.factors, prior.shares, unshrunk)
-            hyper = replace(hyper, mean=mean)
-            covariance = spread if covariance is None else covariance
-        found.append(Component(share, hyper, prior.factors, prior.shares.mean(0)))
+        for part, factors, chances in _scales(rows, hyper, prior.factors, strays):
+            at = hyper
+            if rows.d * rows.p <= _DENSE:
+                typical = replace(hyper, tau2=hyper.tau2 * float(chances @ factors))
+                mean, spread = _population_mean(rows, typical, unshrunk)
+                at = replace(hyper, mean=mean)
+                covariance = spread if covariance is None else covariance
+            found.append(Component(share * part, at, factors, chances))
+    whole = sum(each.share for each in found)
+    found = [replace(each, share=each.share / whole) for each in found]
     return Population(tuple(found), units, size, covariance), rows
 
 
-def _population_mean(
-    rows: RotatedRows, hyper: Hyper, factors: Array, shares: Array, unshrunk: tuple[int, ...]
-) -> tuple[Array, Array]:
+def _users_stray(rows: RotatedRows, hyper: Hyper, factors: Array) -> bool:
+    """Whether users differ in the size of their deviations, rather than in their noise, by marginal likelihood.
+
+    Users with more noise look like users that stray: were they given larger τ², their noise would be learned.
+    """
+    if not hyper.stretch.any() or len(factors) == 1:
+        return True
+    logs = 0.5 * np.log(2.0) * np.arange(-8, 9)
+    noisier = [replace(hyper, sigma2=hyper.sigma2 * np.exp(log)) for log in logs]
+    table = np.concatenate([likelihoods(rows, each, np.ones(1)) for each in noisier], axis=1)
+    straying = scale_prior(likelihoods(rows, hyper, factors), _logs(factors))[0]
+    return straying >= scale_prior(table, logs)[0]
+
+
+def _scales(rows: RotatedRows, hyper: Hyper, factors: Array, strays: bool) -> list[tuple[float, Array, Array]]:
+    """Parts of a prior: their shares, factors of τ² and chances; users' own factors, or common ones."""
+    if len(factors) == 1:
+        return [(1.0, factors, np.ones(1))]
+    table = likelihoods(rows, hyper, factors)
+    if strays:
+        return [(1.0, factors, scale_prior(table, _logs(factors))[1])]
+    totals = table.sum(0)
+    shares = np.exp(totals - totals.max())
+    shares[shares < 2 * _KEPT * shares.sum()] = 0.0
+    shares /= shares.sum()
+    kept = np.argsort(-shares)[: int((shares > 0).sum())]
+    return [(float(shares[j]), factors[j : j + 1], np.ones(1)) for j in kept]
+
+
+def _logs(factors: Array) -> Array:
+    """Logarithms of factors, of 0 as if it were one step below the smallest other one."""
+    positive = factors[factors > 0]
+    least = float(np.log(positive.min())) - 0.5 * np.log(2.0)
+    return np.where(factors > 0, np.log(np.maximum(factors, 1e-300)), least)
+
+
+def scale_prior(table: Array, logs: Array) -> tuple[float, Array]:
+    """Log evidence that users' scales are log-normal on a grid, and the distribution that follows.
+
+    Parameters
+    ----------
+    table : log likelihoods of every user at every scale, shape (k, scales). logs : logarithms of the scales.
+
+    Spread (0 among others) and location are averaged over.
+    """
+    priors = []
+    for centre in logs:
+        for spread in (0.0, 0.5, 1.0, 2.0):
+            distance = np.abs(logs - centre)
+            weight = np.exp(-0.5 * (distance / spread) ** 2) if spread else (distance == 0.0).astype(float)
+            priors.append(weight / weight.sum())
+    top = table.max(1, keepdims=True)
+    scaled = np.exp(table - top)
+    with np.errstate(divide="ignore"):
+        totals = np.array([float(np.log(scaled @ prior).sum()) for prior in priors])
+    chance = np.exp(totals - totals.max())
+    evidence = float(top.sum() + totals.max() + np.log(chance.mean()))
+    return evidence, np.asarray((chance / chance.sum()) @ np.array(priors))
+
+
+def _population_mean(rows: RotatedRows, typical: Hyper, unshrunk: tuple[int, ...]) -> tuple[Array, Array]:
     """Posterior mean (d, p) and covariance (d·p, d·p) of μ given the variances."""
-    tau2 = (shares @ factors) * hyper.stretch
-    typical = replace(hyper, stretch=tau2)
     size = rows.d * rows.p
     information = np.zeros((size, size))
     step = max(1, (1 << 22) // size**2)
@@ -210,7 +278,7 @@ def _population_mean(
         users = Users(Seen(rows, typical, block), typical.tau2 * typical.stretch[block])
         information += precisions(users).sum(0)
     score = scores(rows, typical)[0].sum(0).reshape(-1)
-    moment = information @ hyper.mean.reshape(-1) + score
+    moment = information @ typical.mean.reshape(-1) + score
     free = np.zeros((rows.d, rows.p), dtype=bool)
     free[list(unshrunk)] = True
     shrunk, fixed = np.flatnonzero(~free.reshape(-1)), np.flatnonzero(free.reshape(-1))
