@@ -24,6 +24,38 @@ _BLOCK = 1 << 22
 
 
 @dataclass(frozen=True, eq=False)
+class Residuals:
+    """Residuals of the rows of a fit, in the units of the responses.
+
+    Attributes
+    ----------
+    std : root mean square per user, shape (k, dim_out). counts : rows per user.
+    kurtosis : excess kurtosis per output, 0 for Gaussian noise, shape (dim_out,).
+    sample : up to 2 000 pairs of prediction and residual of the first output, for figures.
+    """
+
+    std: Array
+    counts: Array
+    kurtosis: Array
+    sample: Array
+
+
+def residuals_of(found: Fitted, x: Array, y: Array, which: NDArray[np.int64], weights: Array | None) -> Residuals:
+    """Residuals of the rows that were fitted."""
+    predicted = found.predictions(x, which)
+    left = y - predicted
+    k, each = len(found.users), np.ones(len(x)) if weights is None else weights
+    counts = np.bincount(which, each, k)
+    square = np.stack([np.bincount(which, each * left[:, o] ** 2, k) for o in range(y.shape[1])], axis=1)
+    size = np.sqrt(np.average(left**2, axis=0, weights=each))
+    kurtosis = np.average((left / np.where(size > 0, size, 1.0)) ** 4, axis=0, weights=each) - 3.0
+    some = slice(None, None, max(1, -(-len(x) // 2000)))
+    sample = np.stack([predicted[some, 0], left[some, 0]], axis=1)
+    with np.errstate(over="ignore"):
+        return Residuals(np.sqrt(square / np.maximum(counts, 1e-300)[:, None]), counts, kurtosis, sample)
+
+
+@dataclass(frozen=True, eq=False)
 class Fitted:
     """A fit. Nothing of it changes: more rows give another one.
 
@@ -36,6 +68,7 @@ class Fitted:
     units : standard units. population, rows, noise : the prior, the users' rows in internal units and their noise
         variances where they have their own (None otherwise); all None for estimators without a prior.
     freedom : degrees of freedom left to the noise.
+    residuals : what was left of the rows of the fit, or None.
     """
 
     users: list[Any]
@@ -52,6 +85,7 @@ class Fitted:
     rows: RotatedRows | None = None
     noise: Array | None = None
     freedom: float = np.inf
+    residuals: Residuals | None = None
 
     @property
     def numbers(self) -> dict[Key, int]:
@@ -62,6 +96,16 @@ class Fitted:
     def has_population(self) -> bool:
         """Whether users never seen can be predicted."""
         return self.population is not None
+
+    def predictions(self, x: Array, which: NDArray[np.int64]) -> Array:
+        """Predictions, shape (rows, dim_out); some rows at a time, since every row meets its user's coefficients."""
+        out = np.empty((len(x), self.coef.shape[2]))
+        step = max(1, _BLOCK // max(1, self.coef[0].size))
+        for first in range(0, len(x), step):
+            block = slice(first, first + step)
+            out[block] = np.einsum("nd,ndp->np", x[block], self.coef[which[block]])
+            out[block] += self.intercept[which[block]]
+        return out
 
     def deviations(self, x: Array, which: NDArray[np.int64]) -> Array:
         """Standard deviations of new responses, noise included, shape (rows, dim_out)."""

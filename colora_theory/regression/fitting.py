@@ -79,7 +79,7 @@ def _assembled(
     u = np.linalg.qr(turned)[0]
     v = np.linalg.qr(units.y_scale[:, None] * leader.v)[0]
     cores = u.T @ (coef[:-1] - coef[-1]) @ v
-    spent = population.spent(rows, known)
+    spent = float(population.effective(rows, known).sum()) + rows.d * rows.p
     return Fitted(
         users=users,
         coef=coef,

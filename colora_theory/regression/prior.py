@@ -111,11 +111,14 @@ class Population:
             total += self._of_mean(rows, known)
         return total
 
-    def spent(self, rows: RotatedRows, known: Array | None = None) -> float:
-        """Degrees of freedom that users' weights take from the noise: Σ tr(Γ X_iᵀM_i⁻¹X_i), and the mean's."""
+    def effective(self, rows: RotatedRows, known: Array | None = None) -> Array:
+        """Effective number of parameters of every user, tr(Γ X_iᵀM_i⁻¹X_i), shape (k,).
+
+        0: the user is predicted by the population; the number of inputs (times outputs): by its own rows alone.
+        """
         leader = self.components[0]
         hyper, shares = leader.at(rows, known)
-        total, size = 0.0, rows.d * rows.p
+        out, size = np.empty(len(rows.x)), rows.d * rows.p
         step = max(1, (1 << 22) // size**2)
         tau2 = (shares @ leader.factors) * hyper.tau2 * hyper.stretch
         for first in range(0, len(rows.x), step):
@@ -123,9 +126,9 @@ class Population:
             users = Users(Seen(rows, hyper, block), tau2[block])
             loads = np.einsum("da,abr,pb->dpr", users.u, users.loads, users.v).reshape(size, -1)
             known_of = precisions(users)
-            total += float(np.einsum("xr,kxy,yr->", loads, known_of, loads, optimize=True))
-            total += float((tau2[block] * np.einsum("kxx->k", known_of)).sum())
-        return min(total + size, float(rows.counts.sum()) * rows.p)
+            out[block] = np.einsum("xr,kxr->k", loads, known_of @ loads)
+            out[block] += tau2[block] * np.einsum("kxx->k", known_of)
+        return out
 
     def _of_mean(self, rows: RotatedRows, known: Array | None) -> Array:
         """What the uncertainty of μ adds: a change δ moves the posterior mean by (I − Γ X_iᵀM_i⁻¹X_i) δ."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,15 +14,18 @@ from scipy.special import stdtrit
 from colora_theory.errors import InputError
 from colora_theory.model.checks import check_flag, check_real, check_word
 from colora_theory.model.linalg import Array
-from colora_theory.regression.fitted import Fitted
+from colora_theory.regression.fitted import Fitted, residuals_of
 from colora_theory.regression.fitting import fit_population, fit_shared
 from colora_theory.regression.labels import key_of, labels_of, numbered
 from colora_theory.regression.naming import About, attributes, outputs_of
 from colora_theory.regression.scikit import Regressor, check_names, not_fitted, r2_score
+from colora_theory.regression.summary import Summary, alignment_of, summarised
 from colora_theory.regression.tables import Table, response_of, table_of, weights_of
 
 if TYPE_CHECKING:
     from collections.abc import Hashable
+
+    from colora_theory.estimators.alignment import Alignment
 
 
 class UnknownUserWarning(UserWarning):
@@ -138,6 +142,7 @@ class CoLoRARegressor(Regressor):
             columns=table.columns,
             outputs=None if target.ndim == 1 else outputs_of(y, flat.shape[1]),
         )
+        found = replace(found, residuals=residuals_of(found, table.x, flat, which, weights))
         self._store(found, about)
         return self
 
@@ -150,7 +155,7 @@ class CoLoRARegressor(Regressor):
         check_flag("return_std", return_std)
         found, about = self._state()
         table, which = self._read(X, groups)
-        out = np.einsum("nd,ndp->np", table.x, found.coef[which]) + found.intercept[which]
+        out = found.predictions(table.x, which)
         if not return_std:
             return out if about.outputs is not None else out[:, 0]
         deviation = found.deviations(table.x, which)
@@ -229,6 +234,17 @@ class CoLoRARegressor(Regressor):
         users, which = numbered(labels)
         self._store(found.with_rows(table.x, target, which, users), about)
         return self
+
+    def summary(self) -> Summary:
+        """What was learned, as text (`print(model.summary())`) and as data frames (`.variances`, `.users`)."""
+        found, about = self._state()
+        return summarised(found, about)
+
+    @property
+    def alignment_(self) -> Alignment:
+        """A test per user that its coefficients lie in the model that the others share (see `alignment_test`)."""
+        found, _ = self._state()
+        return alignment_of(found)
 
     # --- inside --------------------------------------------------------------------------------------------
 
