@@ -18,7 +18,9 @@ if TYPE_CHECKING:
     from colora_theory.model.problem import Problem
     from colora_theory.model.sampling import sample_data
     from colora_theory.model.truth import Truth, sample_truth
+    from colora_theory.regression.compare import compare
     from colora_theory.regression.regressor import CoLoRARegressor
+    from colora_theory.regression.splitters import UserShotsSplit, WithinUserSplit
     from colora_theory.results.results import Results
     from colora_theory.studies.study import Study
     from colora_theory.verdicts.check import Verdict, check
@@ -39,8 +41,11 @@ _HOMES = {
     "Results": "results.results",
     "Study": "studies.study",
     "Truth": "model.truth",
+    "UserShotsSplit": "regression.splitters",
     "Verdict": "verdicts.verdict",
+    "WithinUserSplit": "regression.splitters",
     "check": "verdicts.check",
+    "compare": "regression.compare",
     "run": "engine.run",
     "sample_data": "model.sampling",
     "sample_truth": "model.truth",
@@ -59,8 +64,11 @@ __all__ = [  # noqa: RUF022 (grouped: modules, then names)
     "Results",
     "Study",
     "Truth",
+    "UserShotsSplit",
     "Verdict",
+    "WithinUserSplit",
     "check",
+    "compare",
     "run",
     "sample_data",
     "sample_truth",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 import warnings
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 import pandas as pd
@@ -27,12 +27,14 @@ from colora_theory.regression.units import Units, sufficient_rows
 _SLOPES = 4
 
 
+#: Predictions of rows and their users.
+Rule: TypeAlias = Callable[[Array, NDArray[np.int64]], Array]
+
+
 class Rival(Protocol):
     """A function of rows to learn from that returns one of rows to predict."""
 
-    def __call__(
-        self, x: Array, y: Array, which: NDArray[np.int64]
-    ) -> Callable[[Array, NDArray[np.int64]], Array]: ...
+    def __call__(self, x: Array, y: Array, which: NDArray[np.int64]) -> Rule: ...
 
 
 def compare(
@@ -54,11 +56,11 @@ def compare(
     mixed : whether to fit statsmodels' MixedLM; None: where it is installed and there are at most 1 000 users.
     level : of the intervals.
 
-    Returns a data frame, best first, with a row per model: "CoLoRA", "alone" (a ridge regression per user), "pooled"
-    (one for all), "user intercepts" (one for all with an intercept per user) and "MixedLM" (random intercepts, and
-    random slopes up to four features). Columns: rmse; difference, its mean squared error less CoLoRA's, with low and
-    high, a paired interval (Student's t over users, who are the independent units); seconds. A model that cannot be
-    fitted has NaN.
+    Returns a data frame, best first, with a row per model: "CoLoRA", "alone" (a ridge regression per user),
+    "pooled" (one for all), "user intercepts" (one for all with an intercept per user) and "MixedLM" (random
+    intercepts, and random slopes up to four features). Columns: rmse; difference, its mean squared error less
+    CoLoRA's, with low and high, a paired interval (Student's t over users, who are the independent units);
+    seconds. A model that cannot be fitted has NaN.
     """
     check_real("level", level, 1e-6, 1.0 - 1e-9)
     table = table_of(X, model.group_column)
@@ -122,7 +124,7 @@ def _paired(
 
 
 def _ours(parameters: dict[str, Any]) -> Rival:
-    def fit(x: Array, y: Array, which: NDArray[np.int64]) -> Callable[[Array, NDArray[np.int64]], Array]:
+    def fit(x: Array, y: Array, which: NDArray[np.int64]) -> Rule:
         model = CoLoRARegressor(**parameters).fit(x, y, groups=which)
 
         def predict(new: Array, users: NDArray[np.int64]) -> Array:
@@ -146,12 +148,12 @@ def _ridge(x: Array, y: Array) -> Callable[[Array], Array]:
     return lambda new: new @ coef[0, :, 0] + intercept[0, 0]
 
 
-def _pooled(x: Array, y: Array, which: NDArray[np.int64]) -> Callable[[Array, NDArray[np.int64]], Array]:
+def _pooled(x: Array, y: Array, which: NDArray[np.int64]) -> Rule:
     rule = _ridge(x, y)
     return lambda new, users: rule(new)
 
 
-def _alone(x: Array, y: Array, which: NDArray[np.int64]) -> Callable[[Array, NDArray[np.int64]], Array]:
+def _alone(x: Array, y: Array, which: NDArray[np.int64]) -> Rule:
     rules = {int(user): _ridge(x[which == user], y[which == user]) for user in np.unique(which)}
 
     def predict(new: Array, users: NDArray[np.int64]) -> Array:
@@ -164,7 +166,7 @@ def _alone(x: Array, y: Array, which: NDArray[np.int64]) -> Callable[[Array, NDA
     return predict
 
 
-def _intercepts(x: Array, y: Array, which: NDArray[np.int64]) -> Callable[[Array, NDArray[np.int64]], Array]:
+def _intercepts(x: Array, y: Array, which: NDArray[np.int64]) -> Rule:
     k = int(which.max()) + 1
     counts = np.maximum(np.bincount(which, minlength=k), 1)
     means = np.stack([np.bincount(which, x[:, j], k) / counts for j in range(x.shape[1])], axis=1)
@@ -181,7 +183,7 @@ def _intercepts(x: Array, y: Array, which: NDArray[np.int64]) -> Callable[[Array
     return predict
 
 
-def _mixed(x: Array, y: Array, which: NDArray[np.int64]) -> Callable[[Array, NDArray[np.int64]], Array]:
+def _mixed(x: Array, y: Array, which: NDArray[np.int64]) -> Rule:
     from statsmodels.regression.mixed_linear_model import MixedLM
 
     units = Units.of(x, y[:, None], None, True)

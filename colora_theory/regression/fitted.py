@@ -45,7 +45,7 @@ def residuals_of(found: Fitted, x: Array, y: Array, which: NDArray[np.int64], we
     predicted = found.predictions(x, which)
     left = y - predicted
     k, each = len(found.users), np.ones(len(x)) if weights is None else weights
-    counts = np.bincount(which, each, k)
+    counts = np.asarray(np.bincount(which, each, k), dtype=float)
     square = np.stack([np.bincount(which, each * left[:, o] ** 2, k) for o in range(y.shape[1])], axis=1)
     size = np.sqrt(np.average(left**2, axis=0, weights=each))
     kurtosis = np.average((left / np.where(size > 0, size, 1.0)) ** 4, axis=0, weights=each) - 3.0
@@ -98,7 +98,7 @@ class Fitted:
         return self.population is not None
 
     def predictions(self, x: Array, which: NDArray[np.int64]) -> Array:
-        """Predictions, shape (rows, dim_out); some rows at a time, since every row meets its user's coefficients."""
+        """Predictions, shape (rows, dim_out), some rows at a time: every row meets its user's coefficients."""
         out = np.empty((len(x), self.coef.shape[2]))
         step = max(1, _BLOCK // max(1, self.coef[0].size))
         for first in range(0, len(x), step):

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     class BaseEstimator:
         """What is used of scikit-learn's class."""
 
+        def get_params(self, deep: bool = True) -> dict[str, Any]: ...
         def set_params(self, **params: Any) -> Any: ...
 
 else:

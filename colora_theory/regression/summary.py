@@ -14,7 +14,7 @@ from colora_theory.model.linalg import Array
 from colora_theory.regression.fitted import Fitted
 from colora_theory.regression.naming import About
 
-#: Excess kurtosis of residuals, and ratio of users' noise (upper to lower quartile), from which on intervals suffer.
+#: Excess kurtosis of residuals, and ratio of users' noise (upper to lower quartile), that spoil intervals.
 _HEAVY, _UNEQUAL = 1.0, 2.0
 #: Rows from which on a user's residuals tell its noise.
 _ENOUGH = 5
@@ -32,8 +32,8 @@ class Summary:
         personal, noise.
     loadings : data frame, shared directions in standard units (features and intercept × directions).
     users : data frame, one row per user: rows, distance from the population (of standardised coefficients),
-        shrinkage (1: predicted by the population, 0: by its own rows alone), residual_std, and, from a test against
-        the shared model, p_value and flagged (false discovery rate 5 %).
+        shrinkage (1: predicted by the population, 0: by its own rows alone), residual_std, and, from a test
+        against the shared model, p_value and flagged (false discovery rate 5 %).
     doubts : sentences on what speaks against the fit's intervals.
     """
 
@@ -154,16 +154,16 @@ def _doubts(found: Fitted) -> list[str]:
         return out
     if float(residuals.kurtosis.max()) > _HEAVY:
         out.append(
-            f"Residuals have heavy tails (excess kurtosis {float(residuals.kurtosis.max()):.2g}): intervals are too "
-            "wide for most rows and too narrow for a few."
+            f"Residuals have heavy tails (excess kurtosis {float(residuals.kurtosis.max()):.2g}): intervals are "
+            "too wide for most rows and too narrow for a few."
         )
     enough = residuals.counts >= _ENOUGH
     if enough.sum() >= 4 and found.noise is None:
         low, high = np.quantile(residuals.std[enough, 0], [0.25, 0.75])
         if high > _UNEQUAL * low:
             out.append(
-                f"Users' noise differs (quartiles {low:.3g} and {high:.3g}): a common noise makes intervals too wide "
-                "for some users and too narrow for others; try noise='per_user'."
+                f"Users' noise differs (quartiles {low:.3g} and {high:.3g}): a common noise makes intervals too "
+                "wide for some users and too narrow for others; try noise='per_user'."
             )
     return out
 
@@ -196,4 +196,4 @@ def alignment_of(found: Fitted) -> Alignment:
         sufficient=True,
     )
     most = min(x.shape[2], len(x) * y.shape[2])
-    return alignment_test(data, min(max(found.rank[0], 1), most))
+    return alignment_test(data, min(max(found.rank[0], 1), most), rng=np.random.default_rng(0))
