@@ -12,6 +12,7 @@ import click
 
 from colora_theory.console import TOO_MANY_FAILURES, VIOLATED, Commands, end_on_signals
 from colora_theory.errors import InputError
+from colora_theory.table_commands import fit, predict
 
 if TYPE_CHECKING:
     from colora_theory.results.results import Results
@@ -32,6 +33,10 @@ def main() -> None:
     3 finished with more failed trials than allowed; 4 an unexpected error, which is a defect; 130 interrupted (the
     same command resumes).
     """
+
+
+main.add_command(fit)
+main.add_command(predict)
 
 
 @main.command()

@@ -25,9 +25,10 @@ ROOMS = [
     ("figures", "testing"),
     ("reports", "pytest_plugin"),
     ("console",),
+    ("table_commands",),
     ("cli",),
 ]
-LEVELS = 12
+LEVELS = 16  # tables of one's own stand on estimators, pages on tables
 LONGEST = 350
 MOST_AT_THE_TOP = 9
 

@@ -131,6 +131,22 @@ class Fitted:
                     out[mine, o] = self.population.size * self.units.y_scale[o] * np.sqrt(total)
         return out
 
+    def standard_errors(self, users: NDArray[np.int64]) -> Array:
+        """Posterior standard deviations of users' coefficients, shape (len(users), dim_in, dim_out)."""
+        if self.population is None or self.rows is None:
+            raise InputError("standard errors need estimator='hierarchical': other estimators have no posterior.")
+        d, q, p = self.coef.shape[1], self.rows.d, self.rows.p
+        order = np.argsort(users, kind="stable")
+        out = np.empty((len(users), d, p))
+        step = max(1, _BLOCK // (q * p) ** 2)
+        factor = self.units.y_scale / self.units.scale[:, None]
+        for first in range(0, len(users), step):
+            some = order[first : first + step]
+            covariances = self.population.covariances(*self._rows_of(users[some]))
+            variances = np.einsum("kee->ke", covariances).reshape(-1, q, p)
+            out[some] = factor * (self.population.back * np.sqrt(np.maximum(variances, 0.0)))[:, :d]
+        return out
+
     def _rows_of(self, users: NDArray[np.int64]) -> tuple[RotatedRows, Array | None]:
         """The rows of some users (the number k: of nobody), and their noise variances."""
         assert self.rows is not None

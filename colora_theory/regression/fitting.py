@@ -23,6 +23,8 @@ from colora_theory.regression.units import Units, sufficient_rows
 
 #: Rows per coefficient from which on the population's mean is estimated together with the variances.
 _PLENTY = 10
+#: What is kept of the fit's history.
+_RECORDED = ("log_likelihood", "rank_probabilities", "exactly_shared", "steepness")
 
 
 def fit_population(
@@ -58,7 +60,7 @@ def fit_population(
     known = None
     if noise == "per_user":
         known = population.components[0].hyper.sigma2
-    history = {name: fit.history[name] for name in fit.history}
+    history = {name: fit.history[name] for name in _RECORDED if name in fit.history}
     return _assembled(users, units, population, rows, known, fit.status, history)
 
 

@@ -84,6 +84,16 @@ class CoLoRARegressor(Regressor):
     __metadata_request__predict = {"groups": True}  # noqa: RUF012
     __metadata_request__score = {"groups": True}  # noqa: RUF012
 
+    users_: list[Any]
+    features_: list[Any]
+    weights_: Array
+    rank_: tuple[int, int]
+    status_: str
+    feature_names_in_: NDArray[np.object_]
+    population_coef_: Array | None
+    _fitted: Fitted
+    _about: About
+
     def __init__(
         self,
         rank: int | tuple[int, int] | str = "auto",
@@ -235,6 +245,15 @@ class CoLoRARegressor(Regressor):
         self._store(found.with_rows(table.x, target, which, users), about)
         return self
 
+    def standard_errors(self, numbers: Any = None) -> Array:
+        """Posterior standard deviations of coefficients, shape (users, dim_in, dim_out).
+
+        `numbers`: positions in `users_`; None: all users.
+        """
+        found, _ = self._state()
+        every = np.arange(len(found.users))
+        return found.standard_errors(every if numbers is None else every[np.asarray(numbers)])
+
     def summary(self) -> Summary:
         """What was learned, as text (`print(model.summary())`) and as data frames (`.variances`, `.users`)."""
         found, about = self._state()
@@ -317,9 +336,6 @@ class CoLoRARegressor(Regressor):
         if flat.shape[1] != found.coef.shape[2]:
             raise InputError(f"new samples must have {found.coef.shape[2]} outputs, got {flat.shape[1]}.")
         return table, flat
-
-    _fitted: Fitted
-    _about: About
 
     def _state(self) -> tuple[Fitted, About]:
         if not hasattr(self, "_fitted"):
