@@ -19,7 +19,7 @@ ROOMS = [
     ("errors",),
     ("registry", "model"),
     ("estimators", "guarantees"),  # never each other
-    ("studies", "regressor"),
+    ("studies", "regression"),
     ("results",),
     ("verdicts", "engine"),
     ("figures", "assertion"),

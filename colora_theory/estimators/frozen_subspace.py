@@ -9,8 +9,7 @@ from typing import ClassVar
 import numpy as np
 
 from colora_theory.errors import InputError
-from colora_theory.estimators.base import Estimator, Fit, register
-from colora_theory.estimators.gauss_newton import GaussNewton
+from colora_theory.estimators.base import Estimator, Fit, get, register
 from colora_theory.estimators.ranks import given_start
 from colora_theory.estimators.shared_model import SharedModel
 from colora_theory.model.checks import check_integer
@@ -115,7 +114,7 @@ class Transfer(Estimator):
                 raise InputError(
                     f"sources must lie between 1 and num_users - 1 = {data.num_users - 1}, got {sources}."
                 )
-            learned = GaussNewton(rank=self.rank).fit(data.take(slice(0, sources)), rng)
+            learned = get("gauss_newton").from_params(rank=self.rank).fit(data.take(slice(0, sources)), rng)
             status, message = learned.status, learned.message
             assert learned.input_subspace is not None
             assert learned.output_subspace is not None
