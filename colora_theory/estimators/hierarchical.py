@@ -15,6 +15,7 @@ from colora_theory.estimators.marginal_likelihood import Hyper, RotatedRows, log
 from colora_theory.estimators.posterior import mixed_mean
 from colora_theory.estimators.posterior_errors import Averaged, posterior_deviation
 from colora_theory.estimators.prior_evidence import Weighed, weighed
+from colora_theory.estimators.prior_stacking import scarce, stacked
 from colora_theory.estimators.prior_starts import alone, narrowed, promising, widened
 from colora_theory.estimators.ranks import resolve_rank
 from colora_theory.estimators.shared_model import SharedModel
@@ -45,10 +46,13 @@ class Hierarchical(Estimator):
                 weak priors on the shape of S. Ranks 0, 1, … compete by it (and ½ log k per parameter of S), and
                 the posterior means of those that are not beaten clearly are averaged with their probabilities.
     Algorithm   L-BFGS in coordinates of about one standard error each, from the leading directions of the
-                deviations; every accepted step raises the objective. Covariates are divided by their columns'
+                deviations; every accepted step raises the objective. Where users or rows are few the evidence is
+                too sure of itself: there the posterior means of all ranks tried are combined by the weights that
+                predict rows held out best (stacking over five folds, with the evidence worth two observations),
+                so that no simpler model among them does much better. Covariates are divided by their columns'
                 root mean squares, so that units do not matter (sensing: by a common one).
     Cost        Two products with the data per step, O(N d r), and one factorization per user, O(n d min(n, d)).
-    Source      Laird & Ware 1982 (random effects); Tipping & Bishop 1999 (low-rank plus isotropic covariance);
+    Source      Laird & Ware 1982 (random effects); Breiman 1996 (stacking); Tipping & Bishop 1999 (low-rank plus isotropic covariance);
                 Minka 2000 (averaging over subspaces); docs/theory.md, "Empirical Bayes".
 
     Parameters
@@ -58,13 +62,15 @@ class Hierarchical(Estimator):
     noise : "common" σ² or "per_user".
     own_columns : inputs, such as an intercept's, whose weights have a further variance of their own.
     priors : "weak", or "none": plain maximum likelihood, which overfits when k·n is near the degrees of freedom.
+    average : "held_out", stacking where users or rows are few (rank = "auto" with weak priors); or "evidence".
     tol : largest derivative of the objective at the end, per standard error of its parameter and observation.
     max_sweeps : most steps for one rank.
 
     Fit.history holds, of the most probable prior, "log_posterior" (the objective after every step),
     "log_likelihood" (of all responses), "rank", "noise_std" (one number, or one per user), "deviation_std"
     (τ in the units of each input, shape (dim_in,)) and "steepness" (the largest derivative at the end); and
-    "rank_probabilities" (rank_in → probability) and "exactly_shared" (the probability that nobody strays).
+    "rank_probabilities" (rank_in → probability), "rank_weights" (rank_in → weight in the estimate) and
+    "exactly_shared" (the probability that nobody strays).
     """
 
     name: ClassVar[str] = "hierarchical"
@@ -74,6 +80,7 @@ class Hierarchical(Estimator):
     noise: str = "common"
     own_columns: tuple[int, ...] = ()
     priors: str = "weak"
+    average: str = "held_out"
     tol: float = 1e-6
     max_sweeps: int = 1000
 
@@ -81,11 +88,12 @@ class Hierarchical(Estimator):
         check_word("mean", self.mean, ("zero", "free"))
         check_word("noise", self.noise, ("common", "per_user"))
         check_word("priors", self.priors, ("weak", "none"))
+        check_word("average", self.average, ("held_out", "evidence"))
         check_real("tol", self.tol)
         check_integer("max_sweeps", self.max_sweeps, 1)
 
     def fit(self, data: Dataset, rng: np.random.Generator | None = None) -> Fit:
-        """Estimate the prior and every user's posterior mean; draws nothing."""
+        """Estimate the prior and every user's posterior mean; `rng` only splits sufficient rows."""
         rank = None if self.rank == "auto" else (0, 0) if _zero(self.rank) else resolve_rank(self.rank, data)
         columns = self._columns(data)
         model = SharedModel(data)
@@ -96,7 +104,14 @@ class Hierarchical(Estimator):
         rules = Rules(self.mean == "free", self.noise == "per_user", self.priors == "weak")
         search = _Search(rows, rules, self.tol, self.max_sweeps, columns)
         search.run(rank)
-        return _estimate(search, units, size, data)
+        shares = search.probabilities()
+        leader = max(shares, key=lambda claim: shares[claim])
+        doubtful = rank is None and rules.priors and scarce(rows, max(search.climbs)[0][0])
+        if doubtful and self.average == "held_out" and data.counts.max() > 1 and len(search.climbs) > 1:
+            priors = {claim: found.hyper for claim, found in search.climbs.items()}
+            own = np.random.default_rng(0) if rng is None else rng
+            shares = stacked(data, units, size, rules, priors, shares, own)
+        return _estimate(search, leader, shares, units, size, data)
 
     def _columns(self, data: Dataset) -> tuple[int, ...]:
         columns = tuple(self.own_columns)
@@ -228,24 +243,23 @@ def _stopped(top: Climb, most: int) -> str:
     return "no step raises the objective any further, though its derivatives do not vanish (variances at a bound)."
 
 
-def _estimate(search: _Search, units: Array, size: float, data: Dataset) -> Fit:
-    """Average the posterior means, and bring everything back to the units of the data."""
+def _estimate(
+    search: _Search, leader: _Claim, shares: dict[_Claim, float], units: Array, size: float, data: Dataset
+) -> Fit:
+    """Average the posterior means with these shares, and bring everything back to the units of the data."""
     rows, weights = search.rows, np.zeros((data.num_users, data.dim_in, data.dim_out))
     probabilities = search.probabilities()
-    leader = max(probabilities, key=lambda claim: probabilities[claim])
-    ranks: dict[int, float] = {}
-    for claim, share in probabilities.items():
+    shares = {claim: share for claim, share in shares.items() if share > 0.0}
+    for claim, share in shares.items():
         prior = search.weighed[claim]
-        found, cores = mixed_mean(rows, prior.hyper, prior.factors, prior.shares)
-        weights += share * found
-        ranks[claim[0][0]] = ranks.get(claim[0][0], 0.0) + share
-        if claim == leader:
-            leading_cores = cores
+        weights += share * mixed_mean(rows, prior.hyper, prior.factors, prior.shares)[0]
     back = size / units.reshape((-1, 1) if rows.regression else (rows.d, rows.p))
     top = search.climbs[leader]
-    priors = tuple((share, search.weighed[claim]) for claim, share in probabilities.items())
+    priors = tuple((share, search.weighed[claim]) for claim, share in shares.items())
     subspaces: dict[str, Any] = {}
     if leader[0][0]:
+        best = search.weighed[leader]
+        leading_cores = mixed_mean(rows, best.hyper, best.factors, best.shares)[1]
         scale = back if rows.regression else back[:, :1]
         u, triangle = np.linalg.qr(scale * top.hyper.u)
         subspaces = {
@@ -267,7 +281,8 @@ def _estimate(search: _Search, units: Array, size: float, data: Dataset) -> Fit:
             log_posterior=np.array(top.values),
             log_likelihood=float(log_likelihood(rows, top.hyper).sum()) - rows.num_observations * np.log(size),
             rank=leader[0],
-            rank_probabilities=dict(sorted(ranks.items())),
+            rank_probabilities=_by_rank(probabilities),
+            rank_weights=_by_rank(shares),
             exactly_shared=sum(share for claim, share in probabilities.items() if claim[1]),
             noise_std=sigma if search.rules.per_user else sigma[0],
             deviation_std=deviation,
@@ -275,3 +290,11 @@ def _estimate(search: _Search, units: Array, size: float, data: Dataset) -> Fit:
         ),
         **subspaces,
     )
+
+
+def _by_rank(shares: dict[_Claim, float]) -> dict[int, float]:
+    """Shares of hypotheses summed by rank_in."""
+    out: dict[int, float] = {}
+    for claim, share in sorted(shares.items()):
+        out[claim[0][0]] = out.get(claim[0][0], 0.0) + share
+    return out

@@ -6,7 +6,8 @@ import numpy as np
 
 from colora_theory.errors import InputError
 from colora_theory.estimators.base import get
-from colora_theory.model.dataset import Dataset, predict
+from colora_theory.estimators.tuning import squared_errors
+from colora_theory.model.dataset import Dataset
 from colora_theory.model.linalg import Array
 
 #: Ranks without improvement after which the search ends.
@@ -46,7 +47,7 @@ def choose_rank(data: Dataset, rng: np.random.Generator | None = None, most: int
     floor = 1e-20 * float((second.residual_responses() ** 2).sum())
     for rank in range(1, limit + 1):
         fit = rule.from_params(rank=(rank, min(rank, outputs)), noise_tol=1e-2, max_sweeps=30).fit(first, rng)
-        errors.append(np.maximum(_squared_errors(second, fit.weights), floor))
+        errors.append(np.maximum(squared_errors(second, fit.weights), floor))
         if rank - int(np.argmin([e.mean() for e in errors])) > _PATIENCE:
             break
     best = int(np.argmin([e.mean() for e in errors]))
@@ -55,9 +56,3 @@ def choose_rank(data: Dataset, rng: np.random.Generator | None = None, most: int
         if len(excess) > 1 and excess.mean() <= excess.std(ddof=1) / np.sqrt(len(excess)):
             return rank
     return best + 1
-
-
-def _squared_errors(data: Dataset, weights: Array) -> Array:
-    """Sum of squared prediction errors of every user, shape (num_users,)."""
-    residual = data.responses - predict(data.covariates, weights)
-    return np.asarray((residual**2).sum(axis=tuple(range(1, residual.ndim))))
