@@ -42,7 +42,7 @@ class AltMin(SharedDescent):
 
     Parameters
     ----------
-    The shared ones of SharedDescent (rank, start, restarts, tol, noise_tol, max_sweeps, keep_history), and
+    The shared ones of SharedDescent (rank, start, restarts, tol, noise_tol, max_sweeps, core_penalty, …), and
     fresh_samples : use every sample in one half step only, as proofs do. The data are split into equal parts:
         one for the start, one per half step of `max_sweeps` sweeps, one for the final cores.
     inner_tol : relative residual of the inner solves; None follows the progress, 0 is exact.
@@ -66,6 +66,8 @@ class AltMin(SharedDescent):
         super().__post_init__()
         if self.inner_tol is not None:
             check_real("inner_tol", self.inner_tol)
+        if self.core_penalty and (self.fresh_samples or self.late_sweeps):
+            raise InputError("core_penalty goes with neither fresh_samples nor late_sweeps; leave it at 0.")
         check_integer("late_sweeps", self.late_sweeps, 0)
 
     def sweep(self, run: Run) -> tuple[Array, Array, bool]:

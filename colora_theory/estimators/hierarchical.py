@@ -52,8 +52,8 @@ class Hierarchical(Estimator):
                 so that no simpler model among them does much better. Covariates are divided by their columns'
                 root mean squares, so that units do not matter (sensing: by a common one).
     Cost        Two products with the data per step, O(N d r), and one factorization per user, O(n d min(n, d)).
-    Source      Laird & Ware 1982 (random effects); Breiman 1996 (stacking); Tipping & Bishop 1999 (low-rank plus isotropic covariance);
-                Minka 2000 (averaging over subspaces); docs/theory.md, "Empirical Bayes".
+    Source      Laird & Ware 1982 (random effects); Tipping & Bishop 1999 (low-rank plus isotropic covariance);
+                Minka 2000 (averaging over subspaces); Breiman 1996 (stacking); docs/theory.md, "Empirical Bayes".
 
     Parameters
     ----------

@@ -1,8 +1,8 @@
 """Weights of competing priors by what they predict of rows held out: where evidence alone would be too sure.
 
-The evidence of a prior is what it says about all rows before any is seen, and costs every shared direction in full,
-though for prediction a direction too many costs next to nothing and one too few may cost much. Stacking (Wolpert
-1992; Breiman 1996) asks for the combination of posterior means that predicts best.
+The evidence of a prior is what it says about all rows before any is seen. It pays for every shared direction in
+full, though for prediction a direction too many costs next to nothing and one too few may cost much. Stacking
+(Wolpert 1992; Breiman 1996) asks for the combination of posterior means that predicts best.
 """
 
 from __future__ import annotations
@@ -11,12 +11,12 @@ from collections.abc import Mapping
 from typing import Final, TypeVar
 
 import numpy as np
-from scipy.optimize import minimize
+from scipy.optimize import Bounds, minimize
 
 from colora_theory.estimators.hyper_parameters import climb
 from colora_theory.estimators.marginal_likelihood import Hyper, RotatedRows
 from colora_theory.estimators.posterior import mixed_mean
-from colora_theory.estimators.prior_evidence import weighed
+from colora_theory.estimators.prior_evidence import scaled
 from colora_theory.estimators.shared_model import SharedModel
 from colora_theory.estimators.tuning import folds
 from colora_theory.estimators.weak_priors import Rules
@@ -52,9 +52,9 @@ def stacked(
     """Convex weights of the priors' posterior means with the least squared error on rows held out.
 
     Every prior is fitted again without each fold of every user's rows, and predicts that fold. With E the matrix of
-    the summed products of these errors, in units of the noise, and p the probabilities by evidence, the weights w
-    minimise ½ wᵀEw − c Σ p_j log w_j with c = 2: as if the evidence were worth two observations more, which decides
-    where the rows held out cannot tell.
+    the summed products of these errors, in units of the best one's mean square, and p the probabilities by
+    evidence, the weights w minimise ½ wᵀEw − c Σ p_j log w_j with c = 2: as if the evidence were worth two
+    observations more, which decide where the rows held out cannot tell.
 
     Parameters
     ----------
@@ -72,7 +72,7 @@ def stacked(
         back = size / units.reshape((-1, 1) if rows.regression else (rows.d, rows.p))
         missed = []
         for name in names:
-            prior = weighed(rows, climb(rows, priors[name], rules, _LOOSE, _STEPS).hyper, rules)
+            prior = scaled(rows, climb(rows, priors[name], rules, _LOOSE, _STEPS).hyper, rules)
             weights = back * mixed_mean(rows, prior.hyper, prior.factors, prior.shares)[0]
             missed.append(((test.responses - predict(test.covariates, weights)) / noise).ravel())
         products += np.array(missed) @ np.array(missed).T
@@ -98,9 +98,13 @@ def combination(products: Array, chances: Array) -> Array:
 
     # from the evidence, every hypothesis allowed for: a weight of zero would stay one
     start = np.log(0.5 * chances + 0.5 / len(chances))
-    options = {"maxiter": 1000, "ftol": 1e-15, "gtol": 1e-10}
     found = minimize(
-        objective, start, jac=True, method="L-BFGS-B", bounds=[(-40.0, 40.0)] * len(start), options=options
+        objective,
+        start,
+        jac=True,
+        method="L-BFGS-B",
+        bounds=Bounds(-40.0, 40.0),
+        options={"maxiter": 1000, "ftol": 1e-15, "gtol": 1e-10},
     )
     w = np.exp(found.x - found.x.max())
     w[w < 1e-6 * w.max()] = 0.0

@@ -48,7 +48,8 @@ class Tuned(Estimator):
     def tuned_fit(self, data: Dataset, rng: np.random.Generator | None) -> Fit:
         """Fit at the value chosen, which `Fit.history` holds under "tuned"."""
         value = choose(self, data, rng)
-        plain = dataclasses.replace(self, tune="none", **({} if value is None else {self.TUNED: value}))
+        changes: dict[str, Any] = {} if value is None else {self.TUNED: value}
+        plain = dataclasses.replace(self, tune="none", **changes)
         fit = plain.fit(data, rng)
         chosen = getattr(plain, self.TUNED)
         return dataclasses.replace(fit, history=dataclasses.replace(fit.history, tuned=float(chosen)))
@@ -59,8 +60,8 @@ def choose(rule: Tuned, data: Dataset, rng: np.random.Generator | None = None) -
     values = rule.grid(data)
     if data.counts.max() < 2 or len(values) < 2:
         return values[0] if len(values) == 1 else None
-    draft = dataclasses.replace(rule, tune="none", **rule.DRAFT)
-    candidates = [dataclasses.replace(draft, **{rule.TUNED: value}) for value in values]
+    settings: list[dict[str, Any]] = [{**rule.DRAFT, "tune": "none", rule.TUNED: value} for value in values]
+    candidates = [dataclasses.replace(rule, **each) for each in settings]
     errors = np.zeros((len(values), data.num_users))
     for train, test in folds(data, FOLDS, rng):
         for j, candidate in enumerate(candidates):
