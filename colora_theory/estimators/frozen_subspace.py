@@ -120,9 +120,8 @@ class Transfer(Estimator):
                 raise InputError(
                     f"sources must lie between 1 and num_users - 1 = {data.num_users - 1}, got {sources}."
                 )
-            learned = GaussNewton(rank=self.rank, core_penalty=self.core_penalty).fit(
-                data.take(slice(0, sources)), rng
-            )
+            rule = GaussNewton(rank=self.rank, core_penalty=self.core_penalty)
+            learned = rule.fit(data.take(slice(0, sources)), rng)
             status, message = learned.status, learned.message
             assert learned.input_subspace is not None
             assert learned.output_subspace is not None

@@ -106,7 +106,7 @@ class Hierarchical(Estimator):
         search.run(rank)
         shares = search.probabilities()
         leader = max(shares, key=lambda claim: shares[claim])
-        doubtful = rank is None and rules.priors and scarce(rows, max(search.climbs)[0][0])
+        doubtful = rank is None and rules.priors and scarce(rows, leader[0][0] + 1)
         if doubtful and self.average == "held_out" and data.counts.max() > 1 and len(search.climbs) > 1:
             priors = {claim: found.hyper for claim, found in search.climbs.items()}
             own = np.random.default_rng(0) if rng is None else rng

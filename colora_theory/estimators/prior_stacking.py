@@ -35,7 +35,7 @@ C = TypeVar("C")
 
 
 def scarce(rows: RotatedRows, rank: int) -> bool:
-    """Whether the data are too few to leave the choice among ranks up to about `rank` to the evidence."""
+    """Whether the data are too few to leave the choice among ranks up to `rank` to the evidence."""
     few_users = len(rows.x) < _MANY_USERS * rank
     return few_users or rows.num_observations - len(rows.x) * rank < _MANY_ROWS * rank * rows.d
 
@@ -51,8 +51,8 @@ def stacked(
 ) -> dict[C, float]:
     """Convex weights of the priors' posterior means with the least squared error on rows held out.
 
-    Every prior is fitted again without each fold of every user's rows, and predicts that fold. With E the matrix of
-    the summed products of these errors, in units of the best one's mean square, and p the probabilities by
+    Every prior is fitted again without each fold of every user's rows, and predicts that fold. With E the matrix
+    of the summed products of these errors, in units of the best one's mean square, and p the probabilities by
     evidence, the weights w minimise ½ wᵀEw − c Σ p_j log w_j with c = 2: as if the evidence were worth two
     observations more, which decide where the rows held out cannot tell.
 

@@ -80,8 +80,8 @@ class Sparse(Tuned):
     """Sparse fine-tuning of every user alone.
 
     Objective   "l1": ½‖y_i − 𝒜_i(Δ_i)‖² + λ_i ‖Δ_i‖₁, by accelerated proximal gradient until the duality gap is
-                small. λ_i not given: strength · σ̂_i √(2 n_i log q) with q unknowns and σ̂_i estimated together with Δ_i (the
-                scaled lasso, Sun & Zhang 2012).
+                small. λ_i not given: strength · σ̂_i √(2 n_i log q) with q unknowns and σ̂_i estimated together
+                with Δ_i (the scaled lasso, Sun & Zhang 2012).
                 "iht": ½‖y_i − 𝒜_i(Δ_i)‖² over at most `sparsity` non-zero entries, by iterative hard thresholding
                 (Blumensath & Davies 2009) with least squares on the support that it finds.
     Cost        A few passes over the data per iteration.
@@ -237,8 +237,8 @@ class NuclearNorm(Tuned):
     """Convex multi-task learning: one nuclear norm over all users' changes side by side.
 
     Objective   ½ Σ_i ‖y_i − 𝒜_i(Δ_i)‖² + λ ‖[Δ_1 … Δ_k]‖_* with the unfolding of shape (d, k p).
-    Penalty     λ given, or strength · σ̂ √n̄ (√d + √(k p)), the size of the unfolded noise moments, with σ̂ estimated together
-                with the solution.
+    Penalty     λ given, or strength · σ̂ √n̄ (√d + √(k p)), the size of the unfolded noise moments, with σ̂
+                estimated together with the solution.
     Algorithm   Accelerated proximal gradient (Beck & Teboulle 2009) until the duality gap is small.
     Cost        One pass over the data and one singular value decomposition of a d × kp matrix per iteration.
     Source      Recht, Fazel & Parrilo 2010; Pong, Tseng, Ji & Ye 2010 for multi-task learning.

@@ -130,7 +130,7 @@ def group_shrink(values: Array, rotated: Array, right: Array, level: Array) -> t
     low, high = np.full(len(level), -80.0), np.full(len(level), 80.0)
     largest = values.max(axis=1, initial=0.0)  # none without rows
     scale = np.log(np.where(largest > 0, largest, 1.0) ** 2)
-    for _ in range(80):
+    for _ in range(60):
         middle = 0.5 * (low + high)
         tau = np.exp(middle + scale)[:, None]
         reached = tau[:, 0] * np.sqrt((energy / (values**2 + tau) ** 2).sum(1)) >= level
