@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from colora_theory import estimators, guarantees, testing
     from colora_theory.engine.run import run
     from colora_theory.errors import InputError
+    from colora_theory.figures.again import draw
     from colora_theory.guarantees.held_out import certify, cross_certify
     from colora_theory.model import metrics
     from colora_theory.model.dataset import Dataset
@@ -43,6 +44,7 @@ _HOMES = {
     "Verdict": "verdicts.verdict",
     "certify": "guarantees.held_out",
     "check": "verdicts.check",
+    "draw": "figures.again",
     "cross_certify": "guarantees.held_out",
     "run": "engine.run",
     "sample_data": "model.sampling",
@@ -65,6 +67,7 @@ __all__ = [  # noqa: RUF022 (grouped: modules, then names)
     "Verdict",
     "certify",
     "check",
+    "draw",
     "cross_certify",
     "run",
     "sample_data",
