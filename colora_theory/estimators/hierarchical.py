@@ -16,7 +16,7 @@ from colora_theory.estimators.posterior import mixed_mean
 from colora_theory.estimators.posterior_errors import Averaged, posterior_deviation
 from colora_theory.estimators.prior_evidence import Weighed, weighed
 from colora_theory.estimators.prior_stacking import scarce, stacked
-from colora_theory.estimators.prior_starts import alone, narrowed, promising, widened
+from colora_theory.estimators.prior_starts import alone, narrowed, promising, visible_directions, widened
 from colora_theory.estimators.ranks import resolve_rank
 from colora_theory.estimators.shared_model import SharedModel
 from colora_theory.estimators.trace import Trace
@@ -31,6 +31,10 @@ _BEHIND = 12.0
 _LOOSE, _STEPS = 0.1, 60
 #: Log likelihood that the absence of deviations may cost and still be considered.
 _HOPELESS = 30.0
+#: Covariates' entries from which on the guessed rank is checked by a short climb, of so many steps, first.
+_LARGE, _SKETCH = 2_000_000, 16
+#: Log evidence per dimension that one direction costs at the very most.
+_DIRECTION = 10.0
 
 
 @register
@@ -167,8 +171,7 @@ class _Search:
             self._climb((rank, False), start, self.goal, self.most)
             return
         self._climb(((0, 0), False), first, _LOOSE, min(self.most, _STEPS))
-        guess = promising(self.rows, self.climbs[((0, 0), False)].hyper)
-        self._try(guess, 0)
+        guess = self._begin(promising(self.rows, self.climbs[((0, 0), False)].hyper))
         for r in range(guess - 1, 0, -1):
             if not self._alive(r + 1):
                 break
@@ -177,8 +180,24 @@ class _Search:
         while self._allowed(r + 1) and self._hopeful(r, guess):
             r += 1
             self._try(r, r - 1)
-        for claim in self.kept():
-            self._climb(claim, self.climbs[claim].hyper, self.goal, self.most)
+        done: set[_Claim] = set()
+        while (leader := max(self.weighed, key=lambda claim: self.weighed[claim].evidence)) not in done:
+            self._climb(leader, self.climbs[leader].hyper, self.goal, self.most)  # the others are near enough
+            done.add(leader)
+
+    def _begin(self, guess: int) -> int:
+        """Climb at the guessed rank, or in large data at that of the directions which a short climb there sees."""
+        if self.rows.x.size >= _LARGE and guess > 1:
+            base = self.climbs[((0, 0), False)].hyper
+            sketch = climb(
+                self.rows, widened(self.rows, base, self._pair(guess)), self.rules, _LOOSE, _SKETCH
+            ).hyper
+            seen = max(1, visible_directions(self.rows, sketch))
+            if seen < guess:
+                self._try(seen, guess, sketch)
+                return seen
+        self._try(guess, 0)
+        return guess
 
     def _alive(self, r: int) -> bool:
         return self._worth(r) > self.best - _BEHIND
@@ -189,12 +208,13 @@ class _Search:
         return max(self.weighed[claim].evidence for claim in self.weighed if claim[0] == pair)
 
     def _hopeful(self, r: int, guess: int) -> bool:
-        """Whether to go beyond rank r: two more than the best so far, unless r is beaten clearly.
+        """Whether to go beyond rank r: two (large data: one) more than the best so far, unless r is beaten.
 
         One direction may be worth nothing without a second: against rank 0 two are always tried.
         """
         top = max(self.weighed, key=lambda claim: self.weighed[claim].evidence)[0][0]
-        return r <= guess + 1 if top == 0 else r < top + 2 and self._alive(r)
+        beyond = 1 if self.rows.x.size >= _LARGE else 2
+        return r <= guess + 1 if top == 0 else r < top + beyond and self._alive(r)
 
     def _pair(self, r: int) -> tuple[int, int]:
         return r, min(r, self.rows.p)
@@ -203,20 +223,26 @@ class _Search:
         r1, r2 = self._pair(r)
         return r1 <= min(self.rows.d, len(self.rows.x) * r2)
 
-    def _try(self, r: int, origin: int) -> None:
+    def _try(self, r: int, origin: int, found_there: Hyper | None = None) -> None:
         """Climb at rank r from the prior found at another rank, then without deviations if that may be so."""
         pair, steps = self._pair(r), min(self.most, _STEPS)
-        at = self.climbs[(self._pair(origin), False)].hyper
+        at = found_there or self.climbs[(self._pair(origin), False)].hyper
         start = widened(self.rows, at, pair) if r > origin else narrowed(at, pair)
-        self._climb((pair, False), start, _LOOSE, steps)
+        floor = -np.inf
+        if r < origin and found_there is None:  # a direction less saves at most what one costs
+            saved = _DIRECTION * (self.rows.d + self.rows.p) * (origin - r)
+            floor = self.climbs[(self._pair(origin), False)].value - saved - _BEHIND
+        self._climb((pair, False), start, _LOOSE, steps, floor)
+        if self.climbs[(pair, False)].value < floor:
+            return
         found = self.climbs[(pair, False)].hyper
         exact = replace(found, stretch=np.zeros_like(found.stretch))
         gap = log_likelihood(self.rows, found).sum() - log_likelihood(self.rows, exact).sum()
         if self.rules.priors and gap < _HOPELESS:
             self._climb((pair, True), exact, _LOOSE, steps)
 
-    def _climb(self, claim: _Claim, start: Hyper, goal: float, most: int) -> None:
-        new, old = climb(self.rows, start, self.rules, goal, most), self.climbs.get(claim)
+    def _climb(self, claim: _Claim, start: Hyper, goal: float, most: int, floor: float = -np.inf) -> None:
+        new, old = climb(self.rows, start, self.rules, goal, most, floor=floor), self.climbs.get(claim)
         if old is not None:
             new.values = old.values + new.values
         self.climbs[claim] = new

@@ -25,9 +25,9 @@ class LowRankPlusSparse(SharedPlusPersonal):
 
     Model       W_i = W_0 + U C_i Vᵀ + D_i with D_i sparse.
     Algorithm   Given the shared part, D_i by a few gradient steps with soft thresholding at `strength` times
-                σ̂ √(2 n_i log q), the noise of the largest of q moments, σ̂ from the median residual. With `sparsity`
-                given, after the first sweeps with hard thresholding to that many entries and least squares on the
-                support.
+                σ̂ √(2 n_i log q), the noise of the largest of q moments, σ̂ from the median residual. With
+                `sparsity` given, after the first sweeps with hard thresholding to that many entries and least
+                squares on the support.
     Cost        About ten passes over the data per sweep.
     Source      Pal et al. 2024 (AMHT-LRS, PMLR 238): alternating minimisation with hard thresholding.
 
