@@ -10,8 +10,8 @@ from scipy.stats import f as f_distribution
 
 from colora_theory.errors import InputError
 from colora_theory.estimators.base import get
-from colora_theory.estimators.descent import choose_pair
 from colora_theory.estimators.frozen_subspace import fit_in_subspaces
+from colora_theory.estimators.rank_selection import choose_pair
 from colora_theory.estimators.sampling_errors import Design
 from colora_theory.estimators.shared_model import SharedModel, degrees_of_freedom
 from colora_theory.model.checks import check_real

@@ -13,9 +13,10 @@ import numpy as np
 from colora_theory.errors import InputError
 from colora_theory.estimators.base import Fit, register
 from colora_theory.estimators.block_steps import alternate, warm_up
-from colora_theory.estimators.descent import SINGULAR, Run, SharedDescent, choose_pair
+from colora_theory.estimators.descent import SINGULAR, Run, SharedDescent
 from colora_theory.estimators.gauss_newton import GaussNewton
 from colora_theory.estimators.late_contraction import late_contraction
+from colora_theory.estimators.rank_selection import choose_pair
 from colora_theory.estimators.shared_model import SharedModel
 from colora_theory.estimators.starts import random_start
 from colora_theory.estimators.trace import Trace
@@ -42,7 +43,7 @@ class AltMin(SharedDescent):
 
     Parameters
     ----------
-    The shared ones of SharedDescent (rank, start, restarts, tol, noise_tol, max_sweeps, keep_history), and
+    The shared ones of SharedDescent (rank, start, restarts, tol, noise_tol, max_sweeps, core_penalty, …), and
     fresh_samples : use every sample in one half step only, as proofs do. The data are split into equal parts:
         one for the start, one per half step of `max_sweeps` sweeps, one for the final cores.
     inner_tol : relative residual of the inner solves; None follows the progress, 0 is exact.
@@ -66,6 +67,8 @@ class AltMin(SharedDescent):
         super().__post_init__()
         if self.inner_tol is not None:
             check_real("inner_tol", self.inner_tol)
+        if self.core_penalty and (self.fresh_samples or self.late_sweeps):
+            raise InputError("core_penalty goes with neither fresh_samples nor late_sweeps; leave it at 0.")
         check_integer("late_sweeps", self.late_sweeps, 0)
 
     def sweep(self, run: Run) -> tuple[Array, Array, bool]:

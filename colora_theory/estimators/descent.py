@@ -12,8 +12,9 @@ import numpy as np
 from colora_theory.errors import InputError, nearest
 from colora_theory.estimators.base import Estimator, Fit
 from colora_theory.estimators.block_steps import warm_up
-from colora_theory.estimators.rank_selection import choose_rank
-from colora_theory.estimators.ranks import given_start, resolve_rank
+from colora_theory.estimators.core_penalty import check_core_penalty, penalised_fit
+from colora_theory.estimators.rank_selection import choose_pair
+from colora_theory.estimators.ranks import given_start
 from colora_theory.estimators.sampling_errors import of_shared_model
 from colora_theory.estimators.shared_model import Point, SharedModel, degrees_of_freedom, statistical_error
 from colora_theory.estimators.starts import STARTS, random_start, start
@@ -51,6 +52,8 @@ class SharedDescent(Estimator):
         (estimated from the residuals): 0.05 adds about a four-hundredth to the squared error. 0 iterates to `tol`
         however noisy the data.
     max_sweeps : most sweeps of one run.
+    core_penalty : ridge on the cores, λ Σ ‖C_i‖² with λ in average samples per input, or "auto", by marginal
+        likelihood (see `core_penalty`). No standard errors then.
     keep_history : record the objective after every half step and both subspaces after every sweep.
 
     Fit.history holds objective, change and contestants, and with `keep_history` also half_step,
@@ -74,6 +77,7 @@ class SharedDescent(Estimator):
     tol: float = 1e-12
     noise_tol: float = 0.05
     max_sweeps: int = 1000
+    core_penalty: float | str = 0.0
     keep_history: bool = False
 
     def __post_init__(self) -> None:
@@ -83,6 +87,7 @@ class SharedDescent(Estimator):
             )
         check_real("tol", self.tol)
         check_real("noise_tol", self.noise_tol)
+        check_core_penalty(self.core_penalty)
         check_integer("max_sweeps", self.max_sweeps, 1)
         if self.restarts is not None:
             check_integer("restarts", self.restarts, 0)
@@ -94,6 +99,8 @@ class SharedDescent(Estimator):
     def fit(self, data: Dataset, rng: np.random.Generator | None = None) -> Fit:
         """Estimate subspaces, cores and weights; `rng` serves random starts and sufficient rows."""
         rank = choose_pair(self.rank, data, rng)
+        if self.core_penalty:
+            return penalised_fit(self, data, self._start(data, rank, rng), rng)
         model = SharedModel(data)
         run = Run(self, model, *self._start(data, rank, rng))
         contestants = 0
@@ -133,15 +140,6 @@ class SharedDescent(Estimator):
         if rng is not None:
             others += [warm_up(model, *random_start(data, rank, rng), 10.0) for _ in range(count - len(others))]
         return others
-
-
-def choose_pair(
-    rank: int | tuple[int, int] | str | None, data: Dataset, rng: np.random.Generator | None
-) -> tuple[int, int]:
-    """Return (rank_in, rank_out), chosen from the data when `rank` is "auto"."""
-    if isinstance(rank, str) and rank == "auto":
-        return resolve_rank(choose_rank(data, rng), data)
-    return resolve_rank(rank, data)
 
 
 @dataclass(eq=False)

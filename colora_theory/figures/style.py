@@ -41,6 +41,7 @@ LABELS: Final = {
     "parameter_error": "squared error, all users",
     "mean_user_error": "squared error per user",
     "max_user_error": "largest squared error of a user",
+    "coverage": "share of weights inside 95 % intervals",
     "prediction_risk": "excess prediction risk",
     "subspace_distance": "subspace distance (largest sine)",
     "subspace_distance_fro": "subspace distance (Frobenius)",

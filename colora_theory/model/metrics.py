@@ -110,6 +110,14 @@ def output_distance(problem: Problem, truth: Truth, fit: Any) -> float:
     return NAN if fit.output_subspace is None else subspace_distance(fit.output_subspace, truth.output_subspace)
 
 
+@metric("coverage")
+def coverage(problem: Problem, truth: Truth, fit: Any) -> float:
+    """Share of the weights' entries inside their 95 % intervals; NaN for a fit without standard errors."""
+    if getattr(fit, "standard_errors", None) is None:
+        return NAN
+    return float((np.abs(fit.weights - truth.weights) <= 1.959963984540054 * fit.standard_errors).mean())
+
+
 @metric("success")
 def success(problem: Problem, truth: Truth, fit: Any) -> float:
     """1 when both subspaces are recovered, else 0.

@@ -106,7 +106,7 @@ def judge_anytime(required: Requirement, sample: Sample, *, alpha: float) -> Ver
 
 
 def _mean(required: Requirement, sample: Sample, base: Verdict) -> Verdict:
-    if sample.failures and required.side != "lower":
+    if required.side != "lower" and sample.failures:
         text = f"{sample.failures} failed trials have no finite error, so the mean has none"
         return replace(base, status="violated", reason=text)
     scale = np.abs(sample.claimed)
@@ -118,7 +118,7 @@ def _mean(required: Requirement, sample: Sample, base: Verdict) -> Verdict:
         upward = mean_evidence(sample.observed / (sample.claimed + slack))
     above = upward >= -math.log(level)
     below = required.side != "upper" and high < -float(slack.mean())
-    allowed = (MARGIN + required.tolerance) * float(scale.mean()) + ABSOLUTE_SLACK * required.scale
+    allowed = float(scale.mean()) * (MARGIN + required.tolerance) + ABSOLUTE_SLACK * required.scale
     fits = {"upper": high <= allowed, "lower": low >= -allowed, "equality": -allowed <= low and high <= allowed}
     status = "violated" if above or below else "holds" if fits[required.side] else "inconclusive"
     interval = base.claimed + low, base.claimed + high
