@@ -72,10 +72,9 @@ def random_problem(rng: np.random.Generator) -> Problem | None:
         return None
 
 
-def broken(name: str, seed: int, size: int) -> tuple[Counter, list[str]]:
-    """Ask `size` random problems; return how often the claim applied and was judged, and what broke it."""
+def broken(name: str, seed: int, size: int, tried: int = 0) -> tuple[Counter, list[str]]:
+    """Ask `size` random problems after the first `tried`: how often the claim was judged, and what broke it."""
     guarantee, seen, wrong = ct.guarantees.get(name), Counter(), []
-    tried = 0
     while seen["asked"] < size:
         tried += 1
         rng = np.random.default_rng([seed, tried])
@@ -131,6 +130,16 @@ def test_deterministic_claims_hold_on_many_problems(name: str) -> None:
         warnings.simplefilter("ignore")
         seen, wrong = broken(name, 2, ALL)
     assert wrong == [], f"{len(wrong)} of {seen['judged']}"
+
+
+@pytest.mark.parametrize("tried", [3847, 27723, 36899])
+def test_sweeps_do_not_rise_where_they_once_did(tried: int) -> None:
+    """A fit that interpolates at the start, equal cores of a tiny signal, a refused U step before a V step."""
+    with warnings.catch_warnings(), np.errstate(all="ignore"):
+        warnings.simplefilter("ignore")
+        seen, wrong = broken("monotone_objective", 2, 1, tried - 1)
+    assert wrong == []
+    assert seen["judged"] == 1
 
 
 @pytest.mark.parametrize("seed", range(2))

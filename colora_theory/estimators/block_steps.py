@@ -39,16 +39,18 @@ def warm_up(model: SharedModel, u: Array, v: Array, strength: float, sweeps: int
 def alternate(model: SharedModel, point: Point, tol: float, record: Any = None) -> tuple[Array, Array, bool]:
     """U step, then V step, from a point with its cores; `record(half_step, objective)` sees every half step.
 
-    A step that is singular, or nearly, has been seen to end in rounding errors that raise the objective: such a
-    step is taken only if it does not.
+    A step that is singular, or nearly, or that starts where the fit interpolates, has been seen to end in rounding
+    errors that raise the objective: such a step is taken only if it does not.
     """
     cores, v, objective = point.cores, point.v, point.objective
+    interpolates = objective <= 1e-28 * model.energy
     change, singular = model.solve_input(point, point.moments, tol)
     u, triangle = np.linalg.qr(point.u + change)
     seen = record is not None and v.shape[1] == model.p  # otherwise the V step tells the objective anyway
-    if seen or singular or _collapsed(triangle):
+    doubtful = interpolates or singular or _collapsed(triangle)
+    if seen or doubtful:
         reached = _misfit(model, u, triangle @ cores, v)
-        if (singular or _collapsed(triangle)) and reached > objective:
+        if doubtful and reached > objective:
             u, triangle, reached = point.u, np.eye(len(triangle)), objective
         objective = reached
     cores = triangle @ cores
@@ -61,7 +63,7 @@ def alternate(model: SharedModel, point: Point, tol: float, record: Any = None) 
     if record is not None:
         record("input_subspace", objective)
     turned_v, triangle = np.linalg.qr(v + change)
-    doubtful = flag or _collapsed(triangle)
+    doubtful = interpolates or flag or _collapsed(triangle)
     if record is not None or doubtful:
         reached = _misfit(model, u, cores @ triangle.T, turned_v)
         if doubtful and reached > objective:

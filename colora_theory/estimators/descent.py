@@ -187,7 +187,7 @@ class Run:
             self.changes.append(float(np.hypot(_moved(old.u, u), _moved(old.v, v))))
             if self.changes[-1] > _ROUNDING:  # a step made of rounding errors says nothing about the problem
                 self.singular = singular
-            if self.point.u is not u:  # a line search evaluates the new point itself
+            if self.point.u is not u or self.point.v is not v:  # a line search evaluates the new point itself
                 point = self.model.evaluate(u, v, keep_features=self.rule.KEEP_FEATURES)
                 if self.rule.MONOTONE and point.objective > old.objective + _UNIT * self.model.energy:
                     # nothing but rounding is left where exact block minimisation rises: stay at the better point
