@@ -10,8 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from colora_theory import estimators, guarantees, testing
+    from colora_theory.counterexample import attack
     from colora_theory.engine.run import run
     from colora_theory.errors import InputError
+    from colora_theory.figures.again import draw
+    from colora_theory.guarantees.held_out import certify, cross_certify
     from colora_theory.model import metrics
     from colora_theory.model.dataset import Dataset
     from colora_theory.model.linalg import subspace_distance
@@ -43,8 +46,12 @@ _HOMES = {
     "Truth": "model.truth",
     "UserShotsSplit": "regression.splitters",
     "Verdict": "verdicts.verdict",
-    "WithinUserSplit": "regression.splitters",
+    "attack": "counterexample",
+    "certify": "guarantees.held_out",
     "check": "verdicts.check",
+    "draw": "figures.again",
+    "cross_certify": "guarantees.held_out",
+    "WithinUserSplit": "regression.splitters",
     "compare": "regression.compare",
     "run": "engine.run",
     "sample_data": "model.sampling",
@@ -66,8 +73,12 @@ __all__ = [  # noqa: RUF022 (grouped: modules, then names)
     "Truth",
     "UserShotsSplit",
     "Verdict",
-    "WithinUserSplit",
+    "attack",
+    "certify",
     "check",
+    "draw",
+    "cross_certify",
+    "WithinUserSplit",
     "compare",
     "run",
     "sample_data",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from types import ModuleType
 
 import pytest
@@ -20,22 +19,27 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Refuse a factor that is not positive."""
-    if not config.getoption("--colora-trials") > 0:
+    """Refuse a factor that is not positive; set it before the first test, whichever that is."""
+    factor = float(config.getoption("--colora-trials"))
+    if not 0 < factor < float("inf"):
         raise pytest.UsageError("--colora-trials must be a positive factor, such as 0.1 or 10.")
+    if factor != 1.0:  # otherwise nothing heavy is imported into test suites that do not ask for it
+        from colora_theory import testing
+
+        testing.trial_factor = factor
 
 
-@pytest.fixture(scope="session")
-def _colora_scaled(request: pytest.FixtureRequest) -> Iterator[ModuleType]:
-    from colora_theory import testing
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """Leave the factor as it was for whatever else runs in this process."""
+    if float(config.getoption("--colora-trials")) != 1.0:
+        from colora_theory import testing
 
-    before = testing.trial_factor
-    testing.trial_factor = float(request.config.getoption("--colora-trials"))
-    yield testing
-    testing.trial_factor = before
+        testing.trial_factor = 1.0
 
 
 @pytest.fixture
-def colora(_colora_scaled: ModuleType) -> ModuleType:
+def colora() -> ModuleType:
     """The module `colora_theory.testing`, its trials scaled by --colora-trials."""
-    return _colora_scaled
+    from colora_theory import testing
+
+    return testing

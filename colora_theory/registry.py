@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib
+import importlib.util
 import pkgutil
+import sys
 from importlib.metadata import entry_points
+from pathlib import Path
 from typing import Generic, TypeVar
 
 from colora_theory.errors import InputError, nearest
@@ -62,3 +66,27 @@ class Registry(Generic[T]):
     def all(self) -> list[T]:
         """Return all registered objects, ordered by name."""
         return [self._items[name] for name in self.names()]
+
+
+def load_file(path: Path) -> None:
+    """Run a Python file, whose decorators register what it defines; workers get its classes by value.
+
+    Raises InputError for a file that cannot be read or run.
+    """
+    from cloudpickle import register_pickle_by_value
+
+    if not path.is_file():
+        raise InputError(f"--plugin must be a Python file, got {path}.")
+    name = f"colora_plugin_{hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:12]}"
+    spec = importlib.util.spec_from_file_location(name, path)
+    if spec is None or spec.loader is None:
+        raise InputError(f"--plugin must be a Python file (.py), got {path}.")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        del sys.modules[name]
+        text = " ".join(str(error).split())[:300]
+        raise InputError(f"the plugin {path} cannot be loaded ({type(error).__name__}: {text}).") from error
+    register_pickle_by_value(module)

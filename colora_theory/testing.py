@@ -7,6 +7,9 @@
     >>> ct.testing.assert_holds(lambda p: 1.0, problem, estimator="full_finetuning", trials=50, seed=0).status
     'holds'
 
+A claim is tested with the power that the trials give: where even a claim that is wrong by 20 % could not have been
+caught, a `LowPowerWarning` says so (an error with `strict=True`, or under `-W error`).
+
 An assertion fails (AssertionError) only when the claim is violated at level `alpha`, says nothing (vacuous) or
 does not apply; with `strict=True` also while the evidence is inconclusive. It returns the verdict otherwise. The
 trials use the random streams of studies, so a trial named in a message can be drawn again with `replay`.
@@ -14,40 +17,43 @@ trials use the random streams of studies, so a trial named in a message can be d
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from typing import Any, Final
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
 from colora_theory import estimators, guarantees
-from colora_theory.engine.limits import one_blas_thread, quiet
-from colora_theory.engine.trial import Recipe, Segment, TrialGuarantee, draw, fit, run_trial
-from colora_theory.errors import InputError, nearest
-from colora_theory.estimators import Estimator, Fit
+from colora_theory.assertion import LOOKS, Assertion, EstimatorLike, LowPowerWarning, spec_of
+from colora_theory.engine.limits import one_blas_thread
+from colora_theory.engine.trial import Recipe, Segment, TrialGuarantee, draw, fit
+from colora_theory.errors import InputError, expect, nearest
+from colora_theory.estimators import Fit
 from colora_theory.guarantees import Guarantee
 from colora_theory.model import metrics
-from colora_theory.model.checks import check_integer
+from colora_theory.model.checks import check_flag, check_integer, check_real
 from colora_theory.model.dataset import Dataset
 from colora_theory.model.problem import Problem
 from colora_theory.model.truth import Truth
-from colora_theory.results.rows import FAILURES, Row
-from colora_theory.studies.cells import Cell, EstimatorSpec
+from colora_theory.studies.cells import Cell
 from colora_theory.verdicts.check import inapplicable, is_scaling, requirement_of
-from colora_theory.verdicts.judge import MIN_TRIALS, CellTest, Requirement, Sample, judge_family
+from colora_theory.verdicts.judge import MIN_TRIALS, Requirement, judge_family
 from colora_theory.verdicts.scaling import RateTest
 from colora_theory.verdicts.verdict import Verdict
 
-__all__ = ["assert_guarantee", "assert_holds", "assert_rate", "replay"]
+__all__ = [
+    "LOOKS",
+    "LowPowerWarning",
+    "assert_guarantee",
+    "assert_holds",
+    "assert_rate",
+    "assert_unbreakable",
+    "replay",
+]
 
-#: Share of the trials at which a sequential test looks at the evidence, and the share of alpha spent there.
-LOOKS: Final = ((0.125, 0.1), (0.25, 0.15), (0.5, 0.25), (1.0, 0.5))
 #: Factor on every number of trials; the pytest option --colora-trials sets it.
 trial_factor: float = 1.0
-
-EstimatorLike = str | type[Estimator] | Estimator | None
 
 
 def assert_guarantee(
@@ -78,6 +84,8 @@ def assert_guarantee(
     Raises AssertionError when violated, vacuous or not applicable, InputError for wrong arguments.
     """
     guarantee = guarantees.get(name) if isinstance(name, str) else name
+    expect("name", guarantee, Guarantee, "give the name of a guarantee, or a Guarantee of your own")
+    _check(problem, seed, alpha, delta, params, sequential=sequential, strict=strict)
     if guarantee.side not in ("upper", "lower", "equality"):
         raise InputError(
             f"assert_guarantee checks upper, lower and equality claims; {guarantee.name!r} has side "
@@ -88,13 +96,17 @@ def assert_guarantee(
     if why := inapplicable(guarantee, problem):
         raise AssertionError(f"{guarantee.name}: not applicable – {why}")
     available = [each for each in guarantee.estimators if each in estimators.names()]
-    spec = _spec(estimator, params, (available or ["altmin"])[0], guarantee.recording)
+    spec = spec_of(estimator, params, (available or ["altmin"])[0], guarantee.recording)
+    if told := guarantee.told_too_much(spec.cls):
+        raise AssertionError(f"{guarantee.name}: not applicable – {told}")
     inside = (TrialGuarantee(guarantee, (0,)),) if guarantee.per_trial or hasattr(guarantee, "observed") else ()
     compared = (guarantee.metric,) if guarantee.metric in metrics.NAMES else ()
     recipe = Recipe(seed, (spec,), compared, inside)
     fixed = None if guarantee.per_trial else guarantee.value(problem)
     required = requirement_of(guarantee, problem, delta)
-    return _Assertion(guarantee.name, required, problem, recipe, fixed).decide(trials, alpha, sequential, strict)
+    return Assertion(guarantee.name, required, problem, recipe, fixed).decide(
+        _scaled(trials), alpha, sequential, strict
+    )
 
 
 def assert_holds(
@@ -124,19 +136,20 @@ def assert_holds(
 
     The others are those of `assert_guarantee`.
     """
+    _check(problem, seed, alpha, delta, params, sequential=sequential, strict=strict)
+    if expectation is not None:
+        check_flag("expectation", expectation)
     if not callable(claim):
         raise InputError(f"claim must be a function of a Problem, got {claim!r}; give lambda problem: ....")
     if side not in ("upper", "lower", "equality"):
         raise InputError(f"side must be upper, lower or equality, got {side!r}; {nearest(str(side), _SIDES)}")
-    if delta is not None and not 0 <= delta < 1:
-        raise InputError(f"delta must be a share in [0, 1), got {delta!r}.")
     if expectation is None:
         expectation = delta is None
     if expectation == (delta is not None):
         raise InputError("give either expectation=True (a claim about the mean) or delta= (about single trials).")
     _known_metric(metric)
-    recipe = Recipe(seed, (_spec(estimator, params),), (metric,))
-    claimed = float(claim(problem))
+    recipe = Recipe(seed, (spec_of(estimator, params),), (metric,))
+    claimed = _number(claim, problem)
     name = getattr(claim, "__name__", "claim")
     if math.isnan(claimed):
         raise AssertionError(f"{name}: not applicable – the claim is NaN for this problem")
@@ -144,7 +157,7 @@ def assert_holds(
     scale = max(1.0, problem.num_users * problem.signal_norm**2)
     trivial = 0.0 if side == "lower" else math.inf
     required = Requirement(side, form, delta or 0.0, trivial=trivial, scale=scale)
-    return _Assertion(name, required, problem, recipe, claimed).decide(trials, alpha, sequential, strict)
+    return Assertion(name, required, problem, recipe, claimed).decide(_scaled(trials), alpha, sequential, strict)
 
 
 def assert_rate(
@@ -170,28 +183,55 @@ def assert_rate(
 
     Raises AssertionError when violated (or, with `strict`, inconclusive).
     """
+    _check(problem, seed, alpha, None, params, strict=strict)
     _known_metric(metric)
     if side not in _SIDES:
         raise InputError(f"side must be upper, lower or equality, got {side!r}; {nearest(side, _SIDES)}")
+    expect("against", against, str, "name a field of Problem")
+    slope = check_real("slope", slope, -math.inf)
+    if not isinstance(values, Sequence | np.ndarray) or isinstance(values, str) or len(values) < 2:
+        raise InputError(f"values must be a list of at least two values of {against}, got {values!r:.60}.")
     if not slope:
         raise InputError("slope must not be 0; a constant level is a claim for assert_holds.")
     samples, failures = [], 0
-    spec, what = _spec(estimator, params), f"{metric} ∝ {against}^{slope:g}"
+    spec, what = spec_of(estimator, params), f"{metric} ∝ {against}^{slope:g}"
     for value in values:
         changed = problem.replace(**{against: value})
         required = Requirement(side, "mean")
-        runs = _Assertion(what, required, changed, Recipe(seed, (spec,), (metric,)), 0.0)
+        runs = Assertion(what, required, changed, Recipe(seed, (spec,), (metric,)), 0.0)
         runs.run(_scaled(trials))
         sample = runs.sample()
         failures += sample.failures
         samples.append(sample.observed)
     if failures:
         raise AssertionError(f"{what}: violated – {failures} failed trials have no finite error (seed = {seed}).")
-    rate = np.asarray(values, float) ** slope
+    rate = np.asarray([check_real(f"values of {against}", v, 0.0) for v in values]) ** slope
     (verdict,) = judge_family([RateTest(side, rate, samples, alpha)])
     verdict = replace(verdict, guarantee=what, metric=metric, where="")
     if verdict.status == "violated" or (strict and verdict.status != "holds"):
         raise AssertionError(f"{verdict}; seed = {seed}")
+    return verdict
+
+
+def assert_unbreakable(
+    claim: str | Guarantee | Callable[[Problem], float],
+    *,
+    bounds: Mapping[str, Any] | None = None,
+    trials: int = 2000,
+    alpha: float = 1e-6,
+    seed: int = 0,
+    **settings: Any,
+) -> Verdict:
+    """Assert that a search of `trials` trials finds no problem inside the hypotheses that violates the claim.
+
+    The arguments are those of `ct.attack`; the AssertionError names the problem and holds the study file that
+    reproduces it.
+    """
+    from colora_theory.counterexample import attack
+
+    verdict = attack(claim, bounds=bounds, trials=_scaled(trials), alpha=alpha, seed=seed, **settings)
+    if verdict.status == "violated":
+        raise AssertionError(f"{verdict}\n\n{verdict.study}")
     return verdict
 
 
@@ -204,7 +244,9 @@ def replay(
     params: Mapping[str, Any] | None = None,
 ) -> tuple[Truth, Dataset, Fit | None]:
     """Draw one trial of an assertion again, and fit it when an estimator is given."""
-    spec = _spec(estimator, params)
+    _check(problem, seed, 0.5, None, params)
+    trial = check_integer("trial", trial, 0, 2**32 - 1)
+    spec = spec_of(estimator, params)
     recipe, segment = Recipe(seed, (spec,), ()), Segment(0, Cell.of(problem, {}).words, problem, (trial,), (0,))
     with one_blas_thread():
         truth, data = drawn = draw(recipe, segment.words, problem, trial)
@@ -216,6 +258,29 @@ def replay(
 _SIDES = ("upper", "lower", "equality")
 
 
+def _check(problem: Problem, seed: int, alpha: float, delta: float | None, params: Any, **flags: bool) -> None:
+    """Refuse arguments of a wrong type or size, in one sentence each."""
+    expect("problem", problem, Problem, "build one with ct.Problem(num_users=..., ...)")
+    check_integer("seed", seed, 0, 2**1024)
+    if isinstance(alpha, bool) or not isinstance(alpha, int | float) or not 0 < alpha < 1:
+        raise InputError(f"alpha must lie strictly between 0 and 1, got {alpha!r}.")
+    share = isinstance(delta, int | float) and not isinstance(delta, bool) and 0 <= delta < 1
+    if delta is not None and not share:
+        raise InputError(f"delta must be a share in [0, 1), got {delta!r}.")
+    expect("params", params, (Mapping, type(None)), "give the estimator's parameters by name")
+    for name, value in flags.items():
+        check_flag(name, value)
+
+
+def _number(claim: Callable[[Problem], float], problem: Problem) -> float:
+    """The number that a person's claim gives; what it raises is raised as it is."""
+    claimed = claim(problem)
+    try:
+        return float(claimed)
+    except (TypeError, ValueError):
+        raise InputError(f"claim must return a number, got {claimed!r:.60}.") from None
+
+
 def _scaled(trials: int) -> int:
     check_integer("trials", trials, MIN_TRIALS)
     return max(MIN_TRIALS, round(trials * trial_factor))
@@ -225,98 +290,3 @@ def _known_metric(name: str) -> None:
     known = [each for each in metrics.NAMES if each != "seconds"]
     if name not in known:
         raise InputError(f"unknown metric {name!r}; {nearest(str(name), known)}")
-
-
-def _spec(
-    given: EstimatorLike, params: Mapping[str, Any] | None, default: str = "altmin", recording: Any = None
-) -> EstimatorSpec:
-    """The estimator as a study would name it, so that the random streams are those of that study."""
-    if isinstance(given, Estimator):
-        if params:
-            raise InputError("params belong to an estimator given by name; this one is built already.")
-        return _Given.holding(given)
-    cls = given if isinstance(given, type) else estimators.get(given or default)
-    recorded = {name: value for name, value in (recording or {}).items() if name in cls.parameters()}
-    return EstimatorSpec.of(cls, {**recorded, **(params or {})})
-
-
-@dataclass(frozen=True)
-class _Given(EstimatorSpec):
-    """An estimator that is built already; its stream is that of a study with the same parameters."""
-
-    estimator: Estimator | None = field(default=None, repr=False)
-
-    @classmethod
-    def holding(cls, estimator: Estimator) -> _Given:
-        settings = {f.name: f.default for f in dataclasses.fields(estimator)}
-        changed = {n: getattr(estimator, n) for n, default in settings.items() if n != "rank"}
-        params = {n: v for n, v in changed.items() if isinstance(v, int | float | str) and v != settings[n]}
-        spec = EstimatorSpec.of(type(estimator), params)
-        return cls(spec.label, spec.name, spec.params, spec.cls, spec.words, estimator)
-
-    def build(self, problem: Problem, truth: Truth | None) -> Estimator:
-        assert self.estimator is not None
-        return self.estimator
-
-
-@dataclass
-class _Assertion:
-    """A claim about one problem and one estimator, and the trials that were run for it."""
-
-    name: str
-    required: Requirement
-    problem: Problem
-    recipe: Recipe
-    claimed: float | None  # None: the guarantee's own number, trial by trial
-    rows: list[Row] = field(default_factory=list)
-
-    @property
-    def segment(self) -> Segment:
-        return Segment(0, Cell.of(self.problem, {}).words, self.problem, (), (0,))
-
-    def run(self, stop: int) -> None:
-        """Run the trials up to `stop` that are still missing; wrong arguments are raised, failures are rows."""
-        with one_blas_thread(), quiet():
-            for trial in range(len(self.rows), stop):
-                self.rows += run_trial(self.recipe, self.segment, trial, fatal=(InputError, NotImplementedError))
-
-    def sample(self) -> Sample:
-        """What the trials observed and claimed so far."""
-        columns = self.recipe.columns
-        table = np.array([[math.nan if v is None else v for v in row.values] for row in self.rows], float)
-        failed = [row.status in FAILURES for row in self.rows]
-        seen = next((i for i, name in enumerate(columns) if name.startswith("observed:")), 0)
-        said = self.claimed
-        claimed: Any = table[:, columns.index(f"guarantee:{self.name}")] if said is None else said
-        return Sample.of(table[:, seen], claimed, failed)
-
-    def decide(self, trials: int, alpha: float, sequential: bool, strict: bool) -> Verdict:
-        """Run the trials and return the verdict; AssertionError when it is against the claim."""
-        if not 0 < alpha < 1:
-            raise InputError(f"alpha must lie strictly between 0 and 1, got {alpha!r}.")
-        total = _scaled(trials)
-        for share, spent in LOOKS if sequential else ((1.0, 1.0),):
-            self.run(max(MIN_TRIALS, round(total * share)))
-            (verdict,) = judge_family([CellTest(self.required, self.sample(), alpha * spent)])
-            # what must hold in every trial is never certain before the last one, unless it is violated
-            certain = ("violated",) if self.required.form == "always" else ("violated", "holds", "vacuous")
-            if verdict.status in certain:
-                break
-        where = ", ".join(f"{key}={value!r}" for key, value in self.problem.content().items())
-        verdict = replace(verdict, guarantee=self.name, estimator=self.recipe.estimators[0].name, where=where)
-        if verdict.status == "holds" or (verdict.status == "inconclusive" and not strict):
-            return verdict
-        raise AssertionError(self._message(verdict))
-
-    def _message(self, verdict: Verdict) -> str:
-        lines = [str(verdict)]
-        if verdict.violations and verdict.worst is not None:
-            lines.append(f"{verdict.violations} of {verdict.trials} single trials are beyond the claim.")
-        if failed := [row for row in self.rows if row.status in FAILURES]:
-            lines.append(f"first failed trial {failed[0].trial}: {failed[0].message}")
-        if verdict.worst is not None:
-            lines.append(
-                f"worst trial {verdict.worst}: draw it again with colora_theory.testing.replay(problem, "
-                f"{verdict.worst}, seed={self.recipe.seed}, estimator={verdict.estimator!r})"
-            )
-        return "\n".join(lines)

@@ -296,7 +296,17 @@ def test_lines_at_one_value_stay_visible() -> None:
     claims = pd.DataFrame(
         {"law": ["gaussian", "student_t"], "value": [1.0, 2.0], "line": "", "standing": "proved"}
     )
-    figure = SimpleNamespace(x="law", overlay=["cramer_rao"], lines=(), log_x=None, log_y=None, hue=None)
+    figure = SimpleNamespace(
+        x="law",
+        overlay=["cramer_rao"],
+        lines=(),
+        log_x=None,
+        log_y=None,
+        hue=None,
+        slopes=(),
+        x_limits=None,
+        y_limits=None,
+    )
     axes = plt.figure().subplots()
     Curve(None, figure).draw(axes, {"points": pd.DataFrame(rows), "overlay:cramer_rao": claims})
     first, second = (bars.lines[0] for bars in axes.containers)

@@ -22,13 +22,12 @@ ROOMS = [
     ("studies", "regression"),
     ("results",),
     ("verdicts", "engine"),
-    ("figures", "testing"),
-    ("reports", "pytest_plugin"),
-    ("console",),
-    ("table_commands",),
-    ("cli",),
+    ("figures", "assertion"),
+    ("reports", "counterexample"),
+    ("console", "testing"),
+    ("cli", "pytest_plugin"),
 ]
-LEVELS = 16  # tables of one's own stand on estimators, pages on tables
+LEVELS = 12
 LONGEST = 350
 MOST_AT_THE_TOP = 9
 

@@ -124,7 +124,7 @@ def test_registries(study):
     assert "source: " in call("guarantees", "cramer_rao")
     assert json.loads(call("guarantees", "cramer_rao", "--json"))["kind"] == "bound"
     assert "altmin" in {e["name"] for e in json.loads(call("estimators", "--json"))}
-    assert "parameters: rank" in call("estimators", "altmin")
+    assert "parameters and defaults: rank" in call("estimators", "altmin")
     assert "did you mean 'altmin'" in call("estimators", "altmim", code=2)
 
 

@@ -60,6 +60,18 @@ def make(name: str, problem: ct.Problem, truth: ct.Truth, **params: object) -> E
     return cls.from_params(**filled)
 
 
+#: Methods whose penalty, or rank of the personal part, the data may choose; and the shared model with ridge cores.
+TUNED = [name for name in ALL if "tune" in ct.estimators.get(name).parameters()]
+SETTINGS = [
+    *((name, {"tune": "cv"}) for name in TUNED),
+    ("robust_multitask", {"tune": "cv_1se"}),
+    *((name, {"core_penalty": "auto"}) for name in ("altmin", "gauss_newton", "transfer")),
+    ("altmin", {"core_penalty": 2.0}),
+]
+#: Alternations that crawl in the sensing design: the same code as in the other, at ten times the cost.
+CRAWLING = ("shared_plus_personal", "lowrank_plus_sparse")
+
+
 def problem_for(name: str, design: str = "regression", **fields: object) -> ct.Problem:
     base = dict(num_users=10, num_samples=60, dim_in=7, dim_out=4, rank=2, pretrained_norm=2.0, design=design)
     return ct.Problem(**{**base, **fields})
@@ -353,3 +365,57 @@ def test_sufficient_rows_are_enough(name: str, design: str) -> None:
             fit(name, p, truth, data)
         return
     assert np.isfinite(fit(name, p, truth, data).weights).all()
+
+
+# --- tuned by the data -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "params", "design"),
+    [
+        (*case, design)
+        for case in SETTINGS
+        for design in DESIGNS
+        if design == "regression" or case[0] not in CRAWLING
+    ],
+)
+def test_tuned_methods_keep_the_contract(name: str, params: dict[str, object], design: str) -> None:
+    """Same answer for users in another order, responses in other units, axes renamed; the value chosen is told."""
+    p = problem_for(name, design, num_samples=20, noise_std=0.5)
+    truth, data = draw(p, 12)
+    before = [a.copy() for a in (data.covariates, data.responses, data.counts)]
+    got = fit(name, p, truth, data, **params)
+    for array, old in zip((data.covariates, data.responses, data.counts), before, strict=True):
+        np.testing.assert_array_equal(array, old)
+    assert np.isfinite(got.weights).all()
+    assert got.history["tuned"] >= 0.0
+    order, axes = np.array([3, 1, 0, 2, 4, 8, 7, 5, 6, 9]), orthogonal("sparse", 7)
+    assert data.pretrained is not None
+    other = ct.Dataset(
+        covariates=np.moveaxis(np.tensordot(data.covariates, axes, axes=([2], [1])), -1, 2)[order],
+        responses=100.0 * data.responses[order],
+        counts=data.counts[order],
+        pretrained=100.0 * axes @ data.pretrained,
+    )
+    turned = fit(name, p, truth, other, **params)
+    assert turned.history["tuned"] == pytest.approx(got.history["tuned"])
+    np.testing.assert_allclose(turned.weights, 100.0 * (axes @ got.weights)[order], atol=1e-4)
+
+
+@pytest.mark.parametrize(("name", "params"), [case for case in SETTINGS if case[1] != {"tune": "cv_1se"}])
+def test_tuned_methods_survive_degenerate_data(name: str, params: dict[str, object]) -> None:
+    for counts, seed in (((6, 0), 6), ((2, 1), 7)):
+        p = problem_for(name, num_samples=counts)
+        truth, data = draw(p, seed)
+        assert np.isfinite(fit(name, p, truth, data, **params).weights).all()
+    assert data.pretrained is not None
+    known = np.matmul(data.covariates, data.pretrained)
+    zero = ct.Dataset(covariates=data.covariates, responses=known, counts=data.counts, pretrained=data.pretrained)
+    np.testing.assert_allclose(fit(name, p, truth, zero, **params).weights - data.pretrained, 0.0, atol=1e-12)
+
+
+@pytest.mark.parametrize(("name", "params"), SETTINGS)
+def test_tuned_methods_take_sufficient_rows(name: str, params: dict[str, object]) -> None:
+    p = problem_for(name, sampling="sufficient", num_samples=200, noise_std=0.1)
+    truth, data = draw(p, 8)
+    assert np.isfinite(fit(name, p, truth, data, **params).weights).all()

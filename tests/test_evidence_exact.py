@@ -15,7 +15,15 @@ from colora_theory.results.results import Results
 from colora_theory.studies.cells import Cell
 from colora_theory.verdicts import check as verdicts
 from colora_theory.verdicts.judge import Requirement, Sample, Verdict, judge, p_value, skewed_mean
-from colora_theory.verdicts.scaling import judge_pooled, judge_rate, log_log_slope, pooled_p
+from colora_theory.verdicts.scaling import (
+    Pooled,
+    judge_pooled,
+    judge_rate,
+    log_log_slope,
+    pooled_deviation,
+    pooled_p,
+)
+from colora_theory.verdicts.statistics import hall, hall_inverse
 
 
 @pytest.mark.parametrize(
@@ -37,14 +45,21 @@ def test_a_tolerance_of_a_tenth_lets_a_tenth_pass(side: str, observed: float, br
 
 
 def test_hall_s_transformation_is_the_published_one() -> None:
-    """T = t + g t²/(3√n) + g² t³/(27 n) + g/(6√n) with g the sample skewness (Hall 1992)."""
+    """T = t + g t²/(3√n) + g² t³/(27 n) + g/(6√n) with g the sample skewness (Hall 1992), or 1.5 g."""
     values = np.random.default_rng(0).exponential(size=40) - 0.7
     n, t = len(values), values.mean() / (values.std(ddof=1) / math.sqrt(len(values)))
     g = float(stats.skew(values))
-    transformed = t + g * t**2 / (3 * math.sqrt(n)) + g**2 * t**3 / (27 * n) + g / (6 * math.sqrt(n))
+    high, low = (
+        t + s * t**2 / (3 * math.sqrt(n)) + s**2 * t**3 / (27 * n) + s / (6 * math.sqrt(n)) for s in (g, 1.5 * g)
+    )
     assert g > 0.5
-    assert skewed_mean(values, 0.1)[0] == pytest.approx(stats.t.sf(transformed, n - 1), rel=1e-10)
-    assert skewed_mean(values, 0.1)[1] == pytest.approx(stats.t.cdf(transformed, n - 1), rel=1e-10)
+    assert skewed_mean(values, 0.1)[0] == pytest.approx(stats.t.sf(high, n - 1), rel=1e-10)
+    assert skewed_mean(values, 0.1)[1] == pytest.approx(stats.t.cdf(low, n - 1), rel=1e-10)
+    above, below = skewed_mean(-values, 0.1)[:2]  # and the mirror image
+    assert (below, above) == (
+        pytest.approx(stats.t.sf(high, n - 1), rel=1e-10),
+        pytest.approx(stats.t.cdf(low, n - 1), rel=1e-10),
+    )
 
 
 def test_symmetric_samples_get_the_ordinary_t_interval() -> None:
@@ -107,16 +122,47 @@ def test_a_mean_holds_when_five_percent_are_excluded(side: str, half_width: floa
 )
 def test_pooled_tests_allow_the_stated_tolerance(side: str, centre: float, z: float) -> None:
     """Tolerance 0.2, error 0.1: one error beyond it, or one within."""
-    assert pooled_p(Requirement(side, "mean", tolerance=0.2), (centre, 0.1)) == pytest.approx(
-        stats.norm.cdf(z), rel=1e-6
+    deviation = Pooled(centre, 0.1, 0.0, 7.0)
+    assert pooled_p(Requirement(side, "mean", tolerance=0.2), deviation) == pytest.approx(
+        stats.t.cdf(z, 7.0), rel=1e-6
     )
 
 
 def test_pooled_equalities_are_two_sided_and_margins_are_five_percent() -> None:
     claim = Requirement("equality", "mean")
-    assert pooled_p(claim, (0.3, 0.1)) == pytest.approx(2 * stats.norm.sf(3.0), rel=1e-6)
+    assert pooled_p(claim, Pooled(0.3, 0.1, 0.0, 9.0)) == pytest.approx(2 * stats.t.sf(3.0, 9.0), rel=1e-6)
     for error, status in ((0.018, "holds"), (0.021, "inconclusive")):  # 2.576 errors against 0.05
-        assert judge_pooled(claim, (0.0, error), alpha=0.01, family=1).status == status
+        assert judge_pooled(claim, Pooled(0.0, error, 0.0, 1e9), alpha=0.01, family=1).status == status
+
+
+def test_pooled_deviations_by_hand() -> None:
+    """Every trial counts alike: mean, error, skewness and degrees of freedom of the weighted sum of cell means."""
+    rng = np.random.default_rng(5)
+    cells = [rng.exponential(size=n) for n in (20, 40)]
+    samples = [Sample.of(100.0 * x, np.full(len(x), 100.0)) for x in cells]
+    got = pooled_deviation(samples)
+    assert got is not None
+    pooled = np.concatenate(cells) - 1.0
+    assert got.centre == pytest.approx(pooled.mean())
+    parts = [(len(x) / 60) ** 2 * x.var(ddof=1) / len(x) for x in cells]
+    assert got.error == pytest.approx(math.sqrt(sum(parts)))
+    assert got.freedom == pytest.approx(sum(parts) ** 2 / (parts[0] ** 2 / 19 + parts[1] ** 2 / 39))
+    third = [
+        (len(x) / 60) ** 3 * ((x - x.mean()) ** 3).sum() * len(x) / ((len(x) - 1) * (len(x) - 2)) / len(x) ** 2
+        for x in cells
+    ]
+    assert got.skewness == pytest.approx(sum(third) / sum(parts) ** 1.5)
+    claim = Requirement("equality", "mean")
+    verdict = judge_pooled(claim, got, alpha=0.1, family=1)
+    for limit, tail, factor in zip(verdict.interval, (stats.t.sf, stats.t.cdf), (1.0, 1.5), strict=True):
+        statistic = hall((got.centre - limit) / got.error, factor * got.skewness)
+        assert tail(statistic, got.freedom) == pytest.approx(0.05)
+
+
+@pytest.mark.parametrize("skewness", [-0.5, 0.0, 1e-9, 0.7])
+def test_hall_s_transformation_has_its_inverse(skewness: float) -> None:
+    for t in (-3.0, -0.2, 0.0, 1.5, 4.0):
+        assert hall_inverse(hall(t, skewness), skewness) == pytest.approx(t, abs=1e-6)
 
 
 def test_slopes_are_weighted_by_precision_and_widened_by_scatter() -> None:

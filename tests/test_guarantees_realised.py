@@ -10,7 +10,6 @@ from scipy import stats
 from test_guarantees_exact import EVERY_SHAPE, Z, dense_jacobians, draw
 
 import colora_theory as ct
-from colora_theory.guarantees.genies import gaussian_factor_level, known_cores_level
 from colora_theory.guarantees.grip import (
     capped_shares,
     gordon_sides,
@@ -21,6 +20,7 @@ from colora_theory.guarantees.grip import (
 )
 from colora_theory.guarantees.local_contraction import core_objectives, local_rate, unequal_edge
 from colora_theory.guarantees.lora_pro import lora_pro_gradients
+from colora_theory.guarantees.lower_bounds import gaussian_factor_level, known_cores_level
 from colora_theory.guarantees.moments import distinct_pair_moment, split_half_moment, squared_response_moment
 from colora_theory.guarantees.oracle_inequality import noise_size
 from colora_theory.guarantees.sweep_map import SweepMap

@@ -70,7 +70,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         ("[grid]", "[gird]", "did you mean 'grid'"),
         ("rank = 2", "rank = 0", "rank must be an integer ≥ 1"),
         ("rank = 2", "rank = 99", "rank must be at most"),
-        ("rank = 2", 'rank = "two"', "rank must be an integer"),
+        ("rank = 2", 'rank = "two"', "'two' is unknown; allowed"),
         ("noise_std = 0.1", "noise_std = nan", "noise_std must be a number"),
         ("noise_std = 0.1", "noise_std = inf", "noise_std must be a number"),
         ("noise_std = 0.1", "noise_std = 1e-200", "noise_std must be 0 or between 1e-150 and 1e150"),

@@ -123,7 +123,7 @@ WRONG = {
     "impossible rank": ({"grid": {"num_users": [1]}}, "rank must be at most"),
     "impossible field": ({"grid": {"num_users": [3, -5]}}, "num_users = -5.*num_users must be an integer ≥ 1"),
     "twice the same": ({"grid": {"num_users": [3, 3]}}, "holds one problem twice"),
-    "in both": ({"grid": {"num_users": [3], "dim_in": [5]}}, "dim_in stands in .problem. and in .grid."),
+    "in both": ({"grid": {"num_users": [3], "dim_in": [5]}}, "dim_in stands in .problem. and is varied"),
     "missing field": ({"problem": {"dim_in": 5, "rank": 2}}, "problem.num_samples is missing"),
     "huge grid": ({"grid": {"num_users": [*range(2, 1002)], "outlier_norm": [*range(1000)]}}, "1000000 cells"),
     "nothing left": ({"exclude": [{"where": {"num_users": [3, 5]}}]}, "removes all"),

@@ -250,7 +250,7 @@ def test_cells_stop_at_batch_boundaries_whatever_the_workers(tmp_path):
     assert counts.min() < 60
     summary = one.summary().query("metric == 'parameter_error'")
     done = summary[summary.n < 60]
-    assert (done.mcse <= 0.1 * done["mean"]).all()
+    assert (done.mcse <= 0.15 * done["mean"]).all()  # every other trial decides for all of them
     same(run(study, tmp_path / "two", n_jobs=2).frame(), one.frame())
     shards = [run(study, tmp_path / f"s{i}", shard=f"{i}/2", backend="inline").path for i in (1, 2)]
     same(merge(shards, tmp_path / "m").frame(), one.frame())

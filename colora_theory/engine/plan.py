@@ -7,11 +7,12 @@ import statistics
 from concurrent.futures import wait
 from typing import Any, Final
 
-from colora_theory.engine.memory import check, trial_bytes
+from colora_theory.engine.memory import check
 from colora_theory.engine.pools import Pool, open_pool, worker_count
 from colora_theory.engine.trial import Recipe, Segment, run_chunk
+from colora_theory.model.memory import size, trial_bytes
 from colora_theory.results.rows import FAILURES, Row
-from colora_theory.results.text import duration, size, table
+from colora_theory.results.text import duration, table
 from colora_theory.studies.study import Study
 
 #: The precision to plan for when the study sets no target: a Monte Carlo error of 5 % of the mean.

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 from colora_theory.results.moments import Moments
+from colora_theory.studies.schema import deciding
 from colora_theory.studies.study import Study
 
 
 class Stopping:
-    """Answers whether a cell has reached every `run.target_mcse` for every estimator.
+    """Answers whether a cell has reached every `run.target_mcse` for every estimator, as every other trial tells.
 
     values : values(cell, estimator, metric, trials) returns the stored numbers in trial order.
     """
@@ -26,7 +28,7 @@ class Stopping:
         for start in range(self._seen.get(cell, 0), stop, self._batch):
             for estimator in self._estimators:
                 for metric in self._targets:
-                    batch = self._values(cell, estimator, metric, range(start, min(start + self._batch, stop)))
+                    batch = self._values(cell, estimator, metric, deciding(start, min(start + self._batch, stop)))
                     moments.setdefault((estimator, metric), Moments()).add(batch)
         self._seen[cell] = stop
         return all(self._met(metric, m) for (_, metric), m in moments.items())
@@ -38,4 +40,4 @@ class Stopping:
             )
         target = self._targets[metric]
         level = target.absolute if target.absolute is not None else (target.relative or 0.0) * abs(moments.mean)
-        return moments.mcse <= level
+        return moments.mcse <= math.sqrt(2.0) * level  # of all trials, of which half decide

@@ -69,6 +69,7 @@ class Recipe:
                     for i, e in enumerate(study.estimators)
                     if (e.label == spec.estimator if spec.estimator else True)
                     and (not guarantee.estimators or e.name in guarantee.estimators)
+                    and not guarantee.told_too_much(e.cls)
                 }
                 chosen |= set(inside[spec.name].estimators) if spec.name in inside else set()
                 inside[spec.name] = TrialGuarantee(guarantee, tuple(sorted(chosen)))

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
 from typing import ClassVar
 
 import numpy as np
 
 from colora_theory.errors import InputError
 from colora_theory.estimators.base import Fit, register
-from colora_theory.estimators.descent import SINGULAR, Run, SharedDescent, alternate, choose_pair
+from colora_theory.estimators.block_steps import alternate, warm_up
+from colora_theory.estimators.descent import SINGULAR, Run, SharedDescent
 from colora_theory.estimators.gauss_newton import GaussNewton
 from colora_theory.estimators.late_contraction import late_contraction
+from colora_theory.estimators.rank_selection import choose_pair
 from colora_theory.estimators.shared_model import SharedModel
+from colora_theory.estimators.starts import random_start
 from colora_theory.estimators.trace import Trace
 from colora_theory.model.checks import check_integer, check_real
 from colora_theory.model.dataset import Dataset
@@ -29,15 +34,16 @@ class AltMin(SharedDescent):
     Objective   Σ_i ‖y_i − 𝒜_i(U C_i Vᵀ)‖².
     Algorithm   Per sweep: C_i by least squares for every user; U by least squares over all users, then QR;
                 likewise V. The U and V steps use preconditioned conjugate gradients from the present point, so
-                the objective never rises. Their accuracy follows the progress: coarse in the first sweeps,
-                exact in the limit; `inner_tol=0` makes every step an exact block minimisation.
+                the objective never rises; a step that rounding spoils is not taken. Their accuracy follows the
+                progress: coarse in the first sweeps, exact in the limit; `inner_tol=0` makes every step an exact
+                block minimisation.
     Cost        A few passes over the data per sweep, O(N d r) each.
     Source      Jain, Netrapalli & Sanghavi 2013 (arXiv 1212.0467); Thekumparampil et al. 2021
                 (arXiv 2105.08306) for the multi-user vector model.
 
     Parameters
     ----------
-    The shared ones of SharedDescent (rank, start, restarts, tol, noise_tol, max_sweeps, keep_history), and
+    The shared ones of SharedDescent (rank, start, restarts, tol, noise_tol, max_sweeps, core_penalty, …), and
     fresh_samples : use every sample in one half step only, as proofs do. The data are split into equal parts:
         one for the start, one per half step of `max_sweeps` sweeps, one for the final cores.
     inner_tol : relative residual of the inner solves; None follows the progress, 0 is exact.
@@ -47,6 +53,11 @@ class AltMin(SharedDescent):
 
     name: ClassVar[str] = "altmin"
     SCARCE: ClassVar[float] = 3.0
+    SCARCE_EQUATIONS: ClassVar[float] = 3.0
+    CONTESTANTS: ClassVar[int] = 10
+    AGREE: ClassVar[int] = 3
+    STEPS: ClassVar[int] = 30
+    MONOTONE: ClassVar[bool] = True
 
     fresh_samples: bool = False
     inner_tol: float | None = None
@@ -56,6 +67,8 @@ class AltMin(SharedDescent):
         super().__post_init__()
         if self.inner_tol is not None:
             check_real("inner_tol", self.inner_tol)
+        if self.core_penalty and (self.fresh_samples or self.late_sweeps):
+            raise InputError("core_penalty goes with neither fresh_samples nor late_sweeps; leave it at 0.")
         check_integer("late_sweeps", self.late_sweeps, 0)
 
     def sweep(self, run: Run) -> tuple[Array, Array, bool]:
@@ -75,21 +88,45 @@ class AltMin(SharedDescent):
             return dataclasses.replace(fit, history=dataclasses.replace(fit.history, late_contraction=late))
         return fit
 
-    def _contestants(
-        self, data: Dataset, model: SharedModel, first: tuple[Array, Array], rng: np.random.Generator | None
-    ) -> list[tuple[Array, Array]]:
-        """The usual ones, the last replaced by the first start improved by Gauss–Newton: fewer minima stop it."""
-        others = super()._contestants(data, model, first, rng)
-        step = GaussNewton(
-            rank=(first[0].shape[1], first[1].shape[1]),
-            input_subspace=first[0],
-            output_subspace=first[1],
-            restarts=0,
-            max_sweeps=30,
-        ).fit(data, rng)
-        if step.input_subspace is not None and step.output_subspace is not None and step.finite:
-            others[-1:] = [(step.input_subspace, step.output_subspace)]
-        return others
+    def _compete(
+        self, data: Dataset, model: SharedModel, run: Run, rng: np.random.Generator | None
+    ) -> tuple[Run, int]:
+        """Descents by Gauss–Newton from the present point and from other starts; the best one goes on.
+
+        They take a tenth of the time of sweeps where these are slow. Unless their number is given, the search ends
+        as soon as `AGREE` of them have reached the best objective; the message says so when only one has.
+        """
+        rank = run.u.shape[1], run.v.shape[1]
+        rule = GaussNewton(rank=rank, restarts=0, max_sweeps=self.STEPS)
+        reached: list[Run] = []
+        for u, v in islice(self._starts(data, model, run, rng), self.restarts or self.CONTESTANTS):
+            reached.append(Run(rule, model, u, v))
+            reached[-1].advance(self.STEPS)
+            best = min(reached, key=lambda each: each.point.objective)
+            floor = 1.001 * best.point.objective
+            agreeing = sum(each.point.objective <= floor for each in reached)
+            if self.restarts is None and (agreeing >= self.AGREE or best.at_rounding):
+                break
+        if best.point.objective > run.point.objective:
+            return run, len(reached)
+        winner = Run(self, model, best.u, best.v, sweeps=min(run.sweeps, self.max_sweeps - 1))
+        if agreeing == 1 and len(reached) > 1 and not best.at_rounding:
+            winner.alone = (
+                f"{len(reached)} starts disagree, and one alone reached the best fit: others may be better."
+            )
+        return winner, len(reached)
+
+    def _starts(
+        self, data: Dataset, model: SharedModel, run: Run, rng: np.random.Generator | None
+    ) -> Iterator[tuple[Array, Array]]:
+        """The present point; the first start and then random ones, warmed up with shrunken cores."""
+        yield run.u, run.v
+        rank = run.u.shape[1], run.v.shape[1]
+        strengths = (30.0, 100.0, 10.0)
+        for strength in strengths if rng is None else strengths[:1]:
+            yield warm_up(model, *run.first, strength)
+        while rng is not None:
+            yield warm_up(model, *random_start(data, rank, rng), 30.0)
 
     def _fit_fresh(self, data: Dataset, rng: np.random.Generator | None) -> Fit:
         """Every half step on samples of its own."""

@@ -22,7 +22,8 @@ from colora_theory.registry import Registry
 
 Array: TypeAlias = NDArray[np.float64]
 
-#: converged: the stop rule was met (or the solution is closed-form); stopped: max_sweeps came first;
+#: converged: the stop rule was met at a stationary point, which need not be the global minimum (or the solution is
+#: closed-form); stopped: max_sweeps came first;
 #: singular: some least squares had no unique solution and the minimum-norm one was taken;
 #: diverged: the estimate is not finite.
 STATUSES: Final = ("converged", "stopped", "singular", "diverged")
@@ -34,7 +35,7 @@ class Fit:
 
     Attributes
     ----------
-    status : one of STATUSES, with `message` saying why when it is not "converged".
+    status : one of STATUSES, with `message` saying why when it is not "converged", or what is doubtful.
     input_subspace : shape (dim_in, rank_in), orthonormal columns; None when the method has no shared subspace.
     output_subspace : shape (dim_out, rank_out), orthonormal columns, or None.
     cores : shape (num_users, rank_in, rank_out), or None.

@@ -5,14 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import pairwise
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 
 from colora_theory.errors import InputError, nearest
 from colora_theory.estimators.base import Estimator, Fit
-from colora_theory.estimators.rank_selection import choose_rank
-from colora_theory.estimators.ranks import given_start, resolve_rank
+from colora_theory.estimators.block_steps import warm_up
+from colora_theory.estimators.core_penalty import check_core_penalty, penalised_fit
+from colora_theory.estimators.rank_selection import choose_pair
+from colora_theory.estimators.ranks import given_start
 from colora_theory.estimators.sampling_errors import of_shared_model
 from colora_theory.estimators.shared_model import Point, SharedModel, degrees_of_freedom, statistical_error
 from colora_theory.estimators.starts import STARTS, random_start, start
@@ -23,6 +25,8 @@ from colora_theory.model.linalg import Array
 
 #: Changes of the subspaces below this are rounding.
 _ROUNDING = 1e-12
+#: Rise of the objective, relative to Σ‖y‖², that is rounding and no rise.
+_UNIT = 1e-14
 #: Largest distance at which noise ends a run: on a plateau misfit looks like noise.
 _FARTHEST = 1e-2
 
@@ -40,12 +44,16 @@ class SharedDescent(Estimator):
     input_subspace, output_subspace : a given start, shapes (d, r1) and (p, r2).
     restarts : contestants that run against the first start. None: `CONTESTANTS` of them, called only when the
         first run contracts slowly at one of the `PROBATION` sweeps, the sign of a poor start, or settles on a
-        misfit with at most `SCARCE` samples per row of a core; 0: never.
-    tol : stop when the sine between the present subspaces and their limit is estimated to be below it.
+        misfit with at most `SCARCE` samples per row of a core, or at most `SCARCE_EQUATIONS` equations for each
+        unknown that all users share; 0: never.
+    tol : stop when the sine between the present subspaces and their limit is estimated to be below it. That is
+        "converged": a stationary point, which need not be the global minimum.
     noise_tol : stop also when that distance falls below this fraction of the estimate's own statistical error
         (estimated from the residuals): 0.05 adds about a four-hundredth to the squared error. 0 iterates to `tol`
         however noisy the data.
     max_sweeps : most sweeps of one run.
+    core_penalty : ridge on the cores, λ Σ ‖C_i‖² with λ in average samples per input, or "auto", by marginal
+        likelihood (see `core_penalty`). No standard errors then.
     keep_history : record the objective after every half step and both subspaces after every sweep.
 
     Fit.history holds objective, change and contestants, and with `keep_history` also half_step,
@@ -56,8 +64,10 @@ class SharedDescent(Estimator):
     PROBATION: ClassVar[tuple[int, ...]] = (15, 30, 60)
     SLOW: ClassVar[float] = 0.8
     SCARCE: ClassVar[float] = 0.0
+    SCARCE_EQUATIONS: ClassVar[float] = 0.0
     CONTESTANTS: ClassVar[int] = 5
     KEEP_FEATURES: ClassVar[bool] = False
+    MONOTONE: ClassVar[bool] = False  #: whether every sweep minimises the objective, block by block
 
     rank: int | tuple[int, int] | str | None = None
     start: str = "split_half"
@@ -67,6 +77,7 @@ class SharedDescent(Estimator):
     tol: float = 1e-12
     noise_tol: float = 0.05
     max_sweeps: int = 1000
+    core_penalty: float | str = 0.0
     keep_history: bool = False
 
     def __post_init__(self) -> None:
@@ -76,6 +87,7 @@ class SharedDescent(Estimator):
             )
         check_real("tol", self.tol)
         check_real("noise_tol", self.noise_tol)
+        check_core_penalty(self.core_penalty)
         check_integer("max_sweeps", self.max_sweeps, 1)
         if self.restarts is not None:
             check_integer("restarts", self.restarts, 0)
@@ -87,24 +99,31 @@ class SharedDescent(Estimator):
     def fit(self, data: Dataset, rng: np.random.Generator | None = None) -> Fit:
         """Estimate subspaces, cores and weights; `rng` serves random starts and sufficient rows."""
         rank = choose_pair(self.rank, data, rng)
+        if self.core_penalty:
+            return penalised_fit(self, data, self._start(data, rank, rng), rng)
         model = SharedModel(data)
         run = Run(self, model, *self._start(data, rank, rng))
         contestants = 0
         for probation in self.PROBATION:
             run.advance(probation)
             if self.restarts or (self.restarts is None and run.doubtful and run.determined):
-                runs = [run]
-                for u, v in self._contestants(data, model, run.first, rng):
-                    runs.append(Run(self, model, u, v))
-                    runs[-1].advance(run.sweeps)
-                contestants = len(runs) - 1
-                run = min(runs, key=lambda each: each.point.objective)
+                run, contestants = self._compete(data, model, run, rng)
                 break
             if not run.determined:
                 break
         # Where the data cannot determine the answer more sweeps only choose among equal ones.
         run.advance(self.max_sweeps if run.determined else self.PROBATION[0])
         return run.fit(data, contestants)
+
+    def _compete(
+        self, data: Dataset, model: SharedModel, run: Run, rng: np.random.Generator | None
+    ) -> tuple[Run, int]:
+        """Return the best of `run` and of runs of the same length from other starts, and the number of those."""
+        runs = [run]
+        for u, v in self._contestants(data, model, run.first, rng):
+            runs.append(Run(self, model, u, v))
+            runs[-1].advance(run.sweeps)
+        return min(runs, key=lambda each: each.point.objective), len(runs) - 1
 
     def _start(self, data: Dataset, rank: tuple[int, int], rng: np.random.Generator | None) -> tuple[Array, Array]:
         if self.input_subspace is not None:
@@ -121,58 +140,6 @@ class SharedDescent(Estimator):
         if rng is not None:
             others += [warm_up(model, *random_start(data, rank, rng), 10.0) for _ in range(count - len(others))]
         return others
-
-
-def choose_pair(
-    rank: int | tuple[int, int] | str | None, data: Dataset, rng: np.random.Generator | None
-) -> tuple[int, int]:
-    """Return (rank_in, rank_out), chosen from the data when `rank` is "auto"."""
-    if isinstance(rank, str) and rank == "auto":
-        return resolve_rank(choose_rank(data, rng), data)
-    return resolve_rank(rank, data)
-
-
-def warm_up(model: SharedModel, u: Array, v: Array, strength: float, sweeps: int = 60) -> tuple[Array, Array]:
-    """Improve a poor start by sweeps whose cores are shrunken (ridge) in proportion to the misfit.
-
-    With few samples per user exact cores fit the error of U instead of the signal, which makes local minima. The
-    ridge penalty is `strength` × (residual variance)/(variance of a core's entry), both estimated from the data,
-    so it fades by itself as the fit improves.
-    """
-    rows = max(model.counts.sum(), 1.0)
-    covariate_power = sum(float(np.vdot(model.x[b], model.x[b])) for b in model.blocks) / model.x.shape[2]
-    response_power = float(np.vdot(model.y, model.y))
-    if covariate_power == 0.0 or response_power == 0.0:
-        return u, v
-    core_power = response_power / (covariate_power * u.shape[1] * v.shape[1])
-    variance = response_power / (rows * model.y.shape[2])
-    least = 1e-12 * covariate_power / model.k  # keeps the shrunken cores solvable when nothing is left to fit
-    before = np.inf
-    for _ in range(sweeps):
-        point = model.evaluate(u, v, ridge=max(strength * variance / core_power, least))
-        u, v, _ = alternate(model, point, 0.1)
-        variance = point.objective / (rows * model.y.shape[2])
-        if point.objective > (1.0 - 1e-4) * before:
-            break
-        before = point.objective
-    return u, v
-
-
-def alternate(model: SharedModel, point: Point, tol: float, record: Any = None) -> tuple[Array, Array, bool]:
-    """U step, then V step, from a point with its cores; `record(half_step, objective)` sees every half step."""
-    change, singular = model.solve_input(point, point.moments, tol)
-    u, triangle = np.linalg.qr(point.u + change)
-    cores, v, last = triangle @ point.cores, point.v, "input_subspace"
-    if v.shape[1] < model.p:
-        change, objective, flag = model.solve_output(u, cores, v, tol)
-        v, triangle = np.linalg.qr(v + change)
-        cores, singular = cores @ triangle.T, singular or flag
-        if record is not None:
-            record(last, objective)
-        last = "output_subspace"
-    if record is not None:
-        record(last, model.residual_moments(np.matmul(u @ cores, v.T))[1])
-    return u, v, singular
 
 
 @dataclass(eq=False)
@@ -192,6 +159,7 @@ class Run:
     changes: list[float] = field(default_factory=list)
     subspaces: list[tuple[Array, Array]] = field(default_factory=list)
     distance_left: float = np.inf  #: what a method itself knows of the distance to the limit
+    alone: str = ""  #: what starts that disagree say about the minimum
 
     def __post_init__(self) -> None:
         self.first = (self.u, self.v)
@@ -214,13 +182,19 @@ class Run:
     def advance(self, sweeps: int) -> None:
         """Sweep until the stop rule, or until `sweeps` sweeps (counted from the start) are done."""
         while not self.converged and self.sweeps < min(sweeps, self.rule.max_sweeps):
-            old, self.distance_left = self.point, np.inf
+            old, recorded, self.distance_left = self.point, len(self.objectives), np.inf
             u, v, singular = self.rule.sweep(self)
             self.changes.append(float(np.hypot(_moved(old.u, u), _moved(old.v, v))))
             if self.changes[-1] > _ROUNDING:  # a step made of rounding errors says nothing about the problem
                 self.singular = singular
             if self.point.u is not u:  # a line search evaluates the new point itself
-                self.arrive(self.model.evaluate(u, v, keep_features=self.rule.KEEP_FEATURES))
+                point = self.model.evaluate(u, v, keep_features=self.rule.KEEP_FEATURES)
+                if self.rule.MONOTONE and point.objective > old.objective + _UNIT * self.model.energy:
+                    # nothing but rounding is left where exact block minimisation rises: stay at the better point
+                    self.converged, self.changes[-1] = True, 0.0
+                    del self.objectives[recorded:], self.half_steps[recorded:]
+                    return
+                self.arrive(point)
             self.sweeps += 1
             self.converged = self._remaining() <= self.target
 
@@ -247,14 +221,15 @@ class Run:
         ones has not solved for what is slow.
         """
         past = self.changes[-4:]
-        if self._at_rounding() or past[-1] == 0.0 or (len(past) == 4 and max(past) <= _ROUNDING):
+        if self.at_rounding or past[-1] == 0.0 or (len(past) == 4 and max(past) <= _ROUNDING):
             return 0.0
         rate = max([0.1, *(later / max(earlier, 1e-300) for earlier, later in pairwise(past))])
         if len(past) < 2 or rate >= 1.0:
             return self.distance_left
         return min(self.distance_left, past[-1] * rate / (1.0 - rate))
 
-    def _at_rounding(self) -> bool:
+    @property
+    def at_rounding(self) -> bool:
         """Whether the fit interpolates, or five sweeps changed the objective by no more than rounding does.
 
         Small steady changes are no rounding: a badly conditioned descent converges slowly.
@@ -273,12 +248,15 @@ class Run:
         """
         own = self.u.shape[1] * (1 if self.model.regression else self.v.shape[1])
         scarce = self.model.counts.mean() <= self.rule.SCARCE * own
-        return self.slow or (scarce and self.converged and not self._at_rounding())
+        if self.rule.SCARCE_EQUATIONS:
+            shared, spare = self._equations()
+            scarce |= spare <= self.rule.SCARCE_EQUATIONS * shared
+        return self.slow or (scarce and self.converged and not self.at_rounding)
 
     @property
     def slow(self) -> bool:
         """Whether the last five sweeps contracted slowly, even if the stop rule was met: so a plateau ends."""
-        if len(self.changes) < 6 or self._at_rounding():
+        if len(self.changes) < 6 or self.at_rounding:
             return False
         return self.changes[-1] > self.rule.SLOW**5 * self.changes[-6]
 
@@ -293,16 +271,30 @@ class Run:
         Every user's own core takes its samples first; in the regression design what is left speaks about U only
         through the r2 outputs inside V.
         """
-        model, (_, r1, r2) = self.model, self.point.cores.shape
+        model = self.model
         unknowns = degrees_of_freedom(model, self.point.cores)
         if model.num_observations < unknowns:
             return f"{model.num_observations} observations cannot determine {unknowns} degrees of freedom."
-        own, each = (r1, r2) if model.regression else (r1 * r2, 1)
-        shared = r1 * (model.d - r1) + (0 if model.regression else r2 * (model.p - r2))
-        spare = each * int(np.maximum(model.counts - own, 0.0).sum())
+        # a user sees nothing of the shared unknowns but their image in its own weight
+        seen = model.d - self.u.shape[1]
+        if not model.regression:
+            seen = min(self.u.shape[1], self.v.shape[1]) * (seen + model.p - self.v.shape[1])
+        shared, spare = self._equations(seen)
         if spare < shared:
             return f"{spare} equations beyond the users' cores cannot determine {shared} unknowns shared by all."
         return ""
+
+    def _equations(self, most: float = np.inf) -> tuple[int, int]:
+        """Unknowns that all users share, and equations about them beyond those for the users' own cores.
+
+        In the regression design a sample tells min(r1, r2) things about U. `most`: samples of a user that count.
+        """
+        model, (_, r1, r2) = self.model, self.point.cores.shape
+        if model.regression:
+            shared, own, each = r1 * (model.d - r1), r1, min(r1, r2)
+        else:
+            shared, own, each = r1 * (model.d - r1) + r2 * (model.p - r2), r1 * r2, 1
+        return shared, each * int(np.clip(model.counts - own, 0, most).sum())
 
     def fit(self, data: Dataset, contestants: int) -> Fit:
         """Return the present point as an estimate."""
@@ -315,7 +307,7 @@ class Run:
             input_subspaces=[pair[0] for pair in self.subspaces] if keep else None,
             output_subspaces=[pair[1] for pair in self.subspaces] if keep else None,
         )
-        status, message = "converged", ""
+        status, message = "converged", self.alone
         if not self.converged:
             status, message = "stopped", f"max_sweeps = {self.rule.max_sweeps} reached before the stop rule."
         if self.singular or self.point.deficient.any():

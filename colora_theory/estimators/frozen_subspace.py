@@ -9,8 +9,8 @@ from typing import ClassVar
 import numpy as np
 
 from colora_theory.errors import InputError
-from colora_theory.estimators.base import Estimator, Fit, register
-from colora_theory.estimators.gauss_newton import GaussNewton
+from colora_theory.estimators.base import Estimator, Fit, get, register
+from colora_theory.estimators.core_penalty import check_core_penalty, likeliest, with_core_penalty
 from colora_theory.estimators.ranks import given_start
 from colora_theory.estimators.shared_model import SharedModel
 from colora_theory.model.checks import check_integer
@@ -86,6 +86,8 @@ class Transfer(Estimator):
     rank : r or (rank_in, rank_out); not needed with given subspaces.
     sources : number of source users; None: all but the last.
     input_subspace, output_subspace : frozen subspaces, shapes (d, r1) and (p, r2).
+    core_penalty : ridge on the cores, of the source users too, in average samples per input; "auto": by marginal
+        likelihood, so that cores are posterior means (see `core_penalty`).
     """
 
     name: ClassVar[str] = "transfer"
@@ -96,8 +98,10 @@ class Transfer(Estimator):
     sources: int | None = None
     input_subspace: Array | None = None
     output_subspace: Array | None = None
+    core_penalty: float | str = 0.0
 
     def __post_init__(self) -> None:
+        check_core_penalty(self.core_penalty)
         if self.sources is not None:
             check_integer("sources", self.sources, 1)
 
@@ -115,12 +119,23 @@ class Transfer(Estimator):
                 raise InputError(
                     f"sources must lie between 1 and num_users - 1 = {data.num_users - 1}, got {sources}."
                 )
-            learned = GaussNewton(rank=self.rank).fit(data.take(slice(0, sources)), rng)
+            rule = get("gauss_newton").from_params(rank=self.rank, core_penalty=self.core_penalty)
+            learned = rule.fit(data.take(slice(0, sources)), rng)
             status, message = learned.status, learned.message
             assert learned.input_subspace is not None
             assert learned.output_subspace is not None
             u, v = learned.input_subspace, learned.output_subspace
-        fit = fit_in_subspaces(data, u, v)
+        fit = self._frozen(data, u, v)
         if fit.status == "converged" and status != "converged":
             return dataclasses.replace(fit, status=status, message=f"source users: {message}")
         return fit
+
+    def _frozen(self, data: Dataset, u: Array, v: Array) -> Fit:
+        """Every user's core, penalised as asked for."""
+        if not self.core_penalty:
+            return fit_in_subspaces(data, u, v)
+        auto = isinstance(self.core_penalty, str)
+        penalty = likeliest(data, u, v, learned=False) if auto else float(self.core_penalty)
+        fit = fit_in_subspaces(with_core_penalty(data, penalty), u, v)
+        history = dataclasses.replace(fit.history, tuned=penalty)
+        return dataclasses.replace(fit, pretrained=data.pretrained, history=history)

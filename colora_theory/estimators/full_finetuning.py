@@ -99,7 +99,8 @@ class Ridge(Estimator):
         """Minimise the generalised cross-validation score over the grid."""
         energy = (rotated**2).sum(2)
         rest = np.maximum((model.y**2).sum((1, 2)) - energy.sum(1), 0.0)
-        scale = float((values**2).mean()) or 1.0
+        scale = float((values**2).mean()) if values.size else 1.0
+        scale = scale or 1.0
         best, chosen = np.inf, scale
         for factor in self.GRID:
             shrink = values**2 / (values**2 + factor * scale)

@@ -174,7 +174,15 @@ def aim(rows: RotatedRows, tol: float) -> float:
     return min(tol * max(rows.num_observations, 1.0), max(_NEAR, tol))
 
 
-def climb(rows: RotatedRows, start: Hyper, rules: Rules, goal: float, most: int, ways: int = 10) -> Climb:
+def climb(
+    rows: RotatedRows,
+    start: Hyper,
+    rules: Rules,
+    goal: float,
+    most: int,
+    ways: int = 10,
+    floor: float = -np.inf,
+) -> Climb:
     """Maximise the target by L-BFGS with restarts in fresh coordinates; every step accepted raises it.
 
     Parameters
@@ -182,12 +190,17 @@ def climb(rows: RotatedRows, start: Hyper, rules: Rules, goal: float, most: int,
     goal : largest derivative, per standard error of its parameter, at the end.
     most : most steps.
     ways : steps before the first change of coordinates; then twice as many, and so on.
+    floor : target below which the point is of no use: the climb ends where twice the last round's gain would stay
+        below it.
     """
     state = Climb(gauged(start))
     stuck = 0
     while state.sweeps < most and not state.converged and stuck < 2:
         steps = min(ways, most - state.sweeps)
+        before = state.value
         gained = _round(rows, state, rules, goal, steps)
+        if np.isfinite(before) and state.value + 2.0 * (state.value - before) < floor:
+            break
         stuck = 0 if gained or state.converged else stuck + 1
         ways *= 2
     return state

@@ -117,6 +117,8 @@ def input_units(data: Dataset) -> InputUnits | None:
     pooled second moment is singular are only scaled.
     """
     x = data.covariates.reshape(-1, *data.covariates.shape[2:])
+    if not len(x):  # nobody has a row
+        return None
     wanted = _ROWS * max(x.shape[1:]) + 64
     rows = x[:: max(1, len(x) // wanted)]
     with np.errstate(all="ignore"):

@@ -11,7 +11,7 @@ import numpy as np
 
 from colora_theory.errors import InputError
 from colora_theory.estimators.base import Fit
-from colora_theory.estimators.descent import alternate
+from colora_theory.estimators.block_steps import alternate
 from colora_theory.estimators.shared_model import SharedModel
 from colora_theory.estimators.starts import random_start
 from colora_theory.model.dataset import Dataset

@@ -13,7 +13,7 @@ from colora_theory.estimators.altmin import AltMin
 from colora_theory.estimators.base import STATUSES, Estimator, Fit, register
 from colora_theory.estimators.shared_model import SharedModel
 from colora_theory.model.dataset import Dataset
-from colora_theory.model.linalg import Array, least_squares
+from colora_theory.model.linalg import Array, as_rows, least_squares
 from colora_theory.model.ranks import rank_numbers
 
 
@@ -65,10 +65,10 @@ def two_sided_steps(model: SharedModel, right: Array, rounds: int = 2) -> Array:
     x = model.x.reshape(*model.x.shape[:2], model.d, model.p)
     for _ in range(rounds):
         features = x @ np.linalg.qr(right)[0][:, None]
-        left = least_squares(features.reshape(*x.shape[:2], -1), model.y)[0].reshape(-1, model.d, rank)
+        left = least_squares(as_rows(features), model.y)[0].reshape(-1, model.d, rank)
         left = np.linalg.qr(left)[0]
         features = x.swapaxes(2, 3) @ left[:, None]
-        right = least_squares(features.reshape(*x.shape[:2], -1), model.y)[0].reshape(-1, model.p, rank)
+        right = least_squares(as_rows(features), model.y)[0].reshape(-1, model.p, rank)
     return np.asarray(left @ right.swapaxes(1, 2), dtype=np.float64)
 
 

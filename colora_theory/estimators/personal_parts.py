@@ -4,24 +4,26 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 from scipy.special import gammaincinv
 
-from colora_theory.estimators.base import Estimator, Fit
-from colora_theory.estimators.descent import SINGULAR, alternate
+from colora_theory.estimators.base import Fit
+from colora_theory.estimators.block_steps import alternate
+from colora_theory.estimators.descent import SINGULAR
 from colora_theory.estimators.ranks import resolve_rank
 from colora_theory.estimators.shared_model import SharedModel, degrees_of_freedom
 from colora_theory.estimators.starts import start
 from colora_theory.estimators.trace import Trace
+from colora_theory.estimators.tuning import Tuned
 from colora_theory.model.checks import check_integer, check_real
 from colora_theory.model.dataset import Dataset
 from colora_theory.model.linalg import Array
 
 
 @dataclass(frozen=True, kw_only=True)
-class SharedPlusPersonal(Estimator):
+class SharedPlusPersonal(Tuned):
     """Base: W_i = W_0 + U C_i Vᵀ + D_i, by turns one sweep of `altmin` for the shared part and one step for D_i.
 
     Parameters
@@ -30,7 +32,10 @@ class SharedPlusPersonal(Estimator):
     tol, noise_tol : stop when the weights are estimated to be within `tol` of their limit, relative to their norm,
         or within the fraction `noise_tol` of what noise makes of them (see `target`).
     max_sweeps : most sweeps.
+    tune : how the personal part's parameter is chosen (see `Tuned`).
     """
+
+    DRAFT: ClassVar[dict[str, Any]] = {"noise_tol": 0.1, "max_sweeps": 60}
 
     rank: int | tuple[int, int] | None = None
     tol: float = 1e-8
@@ -38,6 +43,7 @@ class SharedPlusPersonal(Estimator):
     max_sweeps: int = 1000
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         check_real("tol", self.tol)
         check_real("noise_tol", self.noise_tol)
         check_integer("max_sweeps", self.max_sweeps, 1)
@@ -56,6 +62,8 @@ class SharedPlusPersonal(Estimator):
 
     def fit(self, data: Dataset, rng: np.random.Generator | None = None) -> Fit:
         """Estimate shared and personal parts; `rng` splits sufficient rows."""
+        if self.tune != "none":
+            return self.tuned_fit(data, rng)
         rank = resolve_rank(self.rank, data)
         u, v = start(equal_energy(data), rank, "split_half", rng)
         model = SharedModel(data)

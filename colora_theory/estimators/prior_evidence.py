@@ -57,19 +57,23 @@ def weighed(rows: RotatedRows, hyper: Hyper, rules: Rules) -> Weighed:
     hyper = gauged(hyper)
     odds = np.log(_SHARED) + (hyper.rank[0] - 1) * np.log(_FURTHER) if rules.priors and hyper.rank[0] else 0.0
     if not hyper.stretch.any():
-        one, whole = np.ones(1), np.ones((len(rows.x), 1))
-        value = float(likelihoods(rows, hyper, one).sum()) + corrections(rows, hyper, rules, one, whole)
-        return Weighed(hyper, one, whole, value + odds + np.log(_EXACT))
-    odds += np.log(1.0 - _EXACT) if hyper.rank[0] else 0.0
-    reference = replace(hyper, tau2=max(hyper.tau2, visible(rows, hyper)))
-    if rules.priors:
-        factors = _FACTORS
-        table = likelihoods(rows, reference, factors)
-        value, shares = mixture(table, float(np.log(hyper.tau2 / reference.tau2)))
+        odds += np.log(_EXACT)
     else:
-        reference, factors = hyper, np.ones(1)
-        value, shares = float(likelihoods(rows, hyper, factors).sum()), np.ones((len(rows.x), 1))
-    return Weighed(reference, factors, shares, value + odds + corrections(rows, reference, rules, factors, shares))
+        odds += np.log(1.0 - _EXACT) if hyper.rank[0] else 0.0
+    found = scaled(rows, hyper, rules)
+    cost = corrections(rows, found.hyper, rules, found.factors, found.shares)
+    return replace(found, evidence=found.evidence + odds + cost)
+
+
+def scaled(rows: RotatedRows, hyper: Hyper, rules: Rules) -> Weighed:
+    """Average over users' scales alone; `evidence` is the log likelihood then."""
+    if rules.priors and hyper.stretch.any():
+        reference = replace(hyper, tau2=max(hyper.tau2, visible(rows, hyper)))
+        table = likelihoods(rows, reference, _FACTORS)
+        value, shares = mixture(table, float(np.log(hyper.tau2 / reference.tau2)))
+        return Weighed(reference, _FACTORS, shares, value)
+    one = np.ones(1)
+    return Weighed(hyper, one, np.ones((len(rows.x), 1)), float(likelihoods(rows, hyper, one).sum()))
 
 
 def visible(rows: RotatedRows, hyper: Hyper) -> float:
@@ -103,14 +107,16 @@ def mixture(table: Array, centre: float) -> tuple[float, Array]:
                 weight = np.exp(-0.5 * (distance / spread) ** 2)
                 weight /= weight.sum()
                 priors.append((1.0 - stray) * weight + stray / count)
+    top = table.max(1, keepdims=True)
+    heights, grid = np.exp(table - top), np.array(priors)
+    means = heights @ grid.T  # (k, priors): one that underflows is not believed
     with np.errstate(divide="ignore"):
-        each = [logsumexp(table + np.log(prior), axis=1) for prior in priors]
-        totals = np.array([float(own.sum()) for own in each])
-        chance = np.exp(totals - logsumexp(totals))
-        shares = np.zeros_like(table)
-        for c, prior, own in zip(chance, priors, each, strict=True):
-            if c > 1e-9:
-                shares += c * np.exp(table + np.log(prior) - own[:, None])
+        totals = np.log(means).sum(0) + float(top.sum())
+    chance = np.exp(totals - logsumexp(totals))
+    chance[chance <= 1e-9] = 0.0
+    shares = heights * (
+        np.divide(chance, means, out=np.zeros_like(means), where=(means > 0) & (chance > 0)) @ grid
+    )
     shares /= shares.sum(1, keepdims=True)
     return float(logsumexp(totals) - np.log(len(priors))), shares
 

@@ -8,6 +8,7 @@ import numpy as np
 
 from colora_theory.estimators.marginal_likelihood import Hyper, RotatedRows
 from colora_theory.estimators.posterior import posterior_mean
+from colora_theory.estimators.weak_priors import weights_of_rows
 from colora_theory.model.linalg import Array
 
 
@@ -95,3 +96,14 @@ def promising(rows: RotatedRows, hyper: Hyper) -> int:
     aspect = min(rows.d, len(rows.x) * rows.p) / max(rows.d, len(rows.x) * rows.p)
     level = float(np.median(energies)) * (1.0 + np.sqrt(aspect)) ** 2
     return int(np.clip((energies > 2.0 * level).sum(), 1, max(1, most // 2)))
+
+
+def visible_directions(rows: RotatedRows, hyper: Hyper) -> int:
+    """Shared directions of the inputs that the data see: mean variance of their cores × information > dim_in.
+
+    Below that a direction of the best likelihood is as good as any other (see `weak_priors`).
+    """
+    r1, r2 = hyper.rank
+    variances = np.einsum("ajaj->a", (hyper.core @ hyper.core.T).reshape(r1, r2, r1, r2)) / max(r2, 1)
+    information = float(np.vdot(rows.squares, weights_of_rows(rows, hyper))) / rows.x.shape[2]
+    return int((variances * information > rows.d).sum())

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 
 from colora_theory.errors import InputError, nearest
-from colora_theory.estimators.base import Estimator, Fit, register
+from colora_theory.estimators.base import Fit, register
 from colora_theory.estimators.shared_model import SharedModel
 from colora_theory.estimators.trace import Trace
+from colora_theory.estimators.tuning import Tuned
 from colora_theory.model.checks import check_integer, check_real
 from colora_theory.model.dataset import Dataset
 from colora_theory.model.linalg import Array, least_squares
@@ -58,7 +59,7 @@ def accelerated_descent(
     """
     lengths = 1.0 / np.maximum(curvature, 1e-300)[:, None, None]
     point, ahead, momentum = start, start, 1.0
-    for sweep in range(1, max_sweeps + 1):
+    for sweep in range(1, max(1, max_sweeps) + 1):  # a caller that has used up its sweeps still gets a point
         moments, _ = model.residual_moments(ahead)
         new = prox(ahead + lengths * moments, lengths)
         if float(np.vdot(ahead - new, new - point)) > 0.0:  # the momentum points uphill
@@ -75,12 +76,12 @@ def accelerated_descent(
 
 @register
 @dataclass(frozen=True, kw_only=True)
-class Sparse(Estimator):
+class Sparse(Tuned):
     """Sparse fine-tuning of every user alone.
 
     Objective   "l1": ½‖y_i − 𝒜_i(Δ_i)‖² + λ_i ‖Δ_i‖₁, by accelerated proximal gradient until the duality gap is
-                small. λ_i not given: σ̂_i √(2 n_i log q) with q unknowns and σ̂_i estimated together with Δ_i (the
-                scaled lasso, Sun & Zhang 2012).
+                small. λ_i not given: strength · σ̂_i √(2 n_i log q) with q unknowns and σ̂_i estimated together
+                with Δ_i (the scaled lasso, Sun & Zhang 2012).
                 "iht": ½‖y_i − 𝒜_i(Δ_i)‖² over at most `sparsity` non-zero entries, by iterative hard thresholding
                 (Blumensath & Davies 2009) with least squares on the support that it finds.
     Cost        A few passes over the data per iteration.
@@ -90,20 +91,28 @@ class Sparse(Estimator):
     method : "l1" or "iht".
     penalty : λ for "l1" (units of Xᵀy); None scales it to the noise.
     sparsity : non-zero entries per user; needed for "iht".
+    strength : multiple of the penalty scaled to the noise. tune : how it is chosen ("l1", see `Tuned`).
     tol : relative duality gap ("l1") or relative change ("iht"). max_sweeps : most iterations.
     """
 
     name: ClassVar[str] = "sparse"
     penalty_units: ClassVar[tuple[int, int]] = (1, 1)
     METHODS: ClassVar[tuple[str, ...]] = ("l1", "iht")
+    GRID: ClassVar[tuple[float, ...]] = (0.05, 0.1, 0.2, 0.35, 0.5, 0.7, 1.0, 1.4)
+    DRAFT: ClassVar[dict[str, Any]] = {"tol": 1e-3, "max_sweeps": 300}
 
     method: str = "l1"
     penalty: float | None = None
     sparsity: int | None = None
+    strength: float = 1.0
     tol: float = 1e-7
     max_sweeps: int = 5000
 
     def __post_init__(self) -> None:
+        super().__post_init__()
+        check_real("strength", self.strength)
+        if self.tune != "none" and (self.penalty is not None or self.method == "iht"):
+            raise InputError("tune chooses the strength of method = 'l1'; leave penalty out, or tune = 'none'.")
         if self.method not in self.METHODS:
             raise InputError(
                 f"method must be one of l1, iht, got {self.method!r}; {nearest(str(self.method), self.METHODS)}"
@@ -118,7 +127,9 @@ class Sparse(Estimator):
         check_integer("max_sweeps", self.max_sweeps, 1)
 
     def fit(self, data: Dataset, rng: np.random.Generator | None = None) -> Fit:
-        """Estimate every user's sparse change; draws nothing."""
+        """Estimate every user's sparse change; `rng` only splits sufficient rows, to tune."""
+        if self.tune != "none":
+            return self.tuned_fit(data, rng)
         model = SharedModel(data)
         curvature = np.linalg.norm(model.x, 2, axis=(1, 2)) ** 2
         solve = self._lasso if self.method == "l1" else self._threshold
@@ -134,7 +145,7 @@ class Sparse(Estimator):
     def _lasso(self, model: SharedModel, curvature: Array) -> tuple[Array, int, bool]:
         energy = (model.y**2).sum((1, 2))
         outputs = model.y.shape[2]
-        rate = np.sqrt(2.0 * model.counts * np.log(max(model.d * model.p, 2)))
+        rate = self.strength * np.sqrt(2.0 * model.counts * np.log(max(model.d * model.p, 2)))
         noise = np.sqrt(energy / np.maximum(model.counts * outputs, 1.0))
         changes, sweeps, converged = np.zeros((model.k, model.d, model.p)), 0, True
         silent = _NOISELESS * noise
@@ -222,12 +233,12 @@ def on_support(model: SharedModel, changes: Array, support: Array) -> Array:
 
 @register
 @dataclass(frozen=True, kw_only=True)
-class NuclearNorm(Estimator):
+class NuclearNorm(Tuned):
     """Convex multi-task learning: one nuclear norm over all users' changes side by side.
 
     Objective   ½ Σ_i ‖y_i − 𝒜_i(Δ_i)‖² + λ ‖[Δ_1 … Δ_k]‖_* with the unfolding of shape (d, k p).
-    Penalty     λ given, or σ̂ √n̄ (√d + √(k p)), the size of the unfolded noise moments, with σ̂ estimated together
-                with the solution.
+    Penalty     λ given, or strength · σ̂ √n̄ (√d + √(k p)), the size of the unfolded noise moments, with σ̂
+                estimated together with the solution.
     Algorithm   Accelerated proximal gradient (Beck & Teboulle 2009) until the duality gap is small.
     Cost        One pass over the data and one singular value decomposition of a d × kp matrix per iteration.
     Source      Recht, Fazel & Parrilo 2010; Pong, Tseng, Ji & Ye 2010 for multi-task learning.
@@ -235,29 +246,40 @@ class NuclearNorm(Estimator):
     Parameters
     ----------
     penalty : λ (units of Xᵀy); None scales it to the noise.
+    strength : multiple of the penalty scaled to the noise. tune : how it is chosen (see `Tuned`).
     tol : relative duality gap. max_sweeps : most iterations.
     """
 
     name: ClassVar[str] = "nuclear_norm"
     penalty_units: ClassVar[tuple[int, int]] = (1, 1)
 
+    GRID: ClassVar[tuple[float, ...]] = (0.05, 0.1, 0.2, 0.3, 0.45, 0.6, 0.8, 1.0)
+    DRAFT: ClassVar[dict[str, Any]] = {"tol": 1e-3, "max_sweeps": 300}
+
     penalty: float | None = None
+    strength: float = 1.0
     tol: float = 1e-7
     max_sweeps: int = 5000
 
     def __post_init__(self) -> None:
+        super().__post_init__()
+        check_real("strength", self.strength)
+        if self.tune != "none" and self.penalty is not None:
+            raise InputError("tune chooses the strength; leave penalty out, or tune = 'none'.")
         if self.penalty is not None:
             check_real("penalty", self.penalty)
         check_real("tol", self.tol)
         check_integer("max_sweeps", self.max_sweeps, 1)
 
     def fit(self, data: Dataset, rng: np.random.Generator | None = None) -> Fit:
-        """Estimate all users' changes together; draws nothing."""
+        """Estimate all users' changes together; `rng` only splits sufficient rows, to tune."""
+        if self.tune != "none":
+            return self.tuned_fit(data, rng)
         model = SharedModel(data)
         # One step length for all users: the penalty couples them, and its prox needs a common metric.
         curvature = np.full(model.k, float((np.linalg.norm(model.x, 2, axis=(1, 2)) ** 2).max()))
         observations = max(model.num_observations, 1)
-        rate = np.sqrt(model.counts.mean()) * (np.sqrt(model.d) + np.sqrt(model.k * model.p))
+        rate = self.strength * np.sqrt(model.counts.mean()) * (np.sqrt(model.d) + np.sqrt(model.k * model.p))
         noise, level, sweeps = float(np.sqrt(model.energy / observations)), 0.0, 0
         silent = _NOISELESS * noise
         changes = np.zeros((model.k, model.d, model.p))

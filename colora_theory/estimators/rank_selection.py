@@ -6,7 +6,9 @@ import numpy as np
 
 from colora_theory.errors import InputError
 from colora_theory.estimators.base import get
-from colora_theory.model.dataset import Dataset, predict
+from colora_theory.estimators.ranks import resolve_rank
+from colora_theory.estimators.tuning import squared_errors
+from colora_theory.model.dataset import Dataset
 from colora_theory.model.linalg import Array
 
 #: Ranks without improvement after which the search ends.
@@ -46,7 +48,7 @@ def choose_rank(data: Dataset, rng: np.random.Generator | None = None, most: int
     floor = 1e-20 * float((second.residual_responses() ** 2).sum())
     for rank in range(1, limit + 1):
         fit = rule.from_params(rank=(rank, min(rank, outputs)), noise_tol=1e-2, max_sweeps=30).fit(first, rng)
-        errors.append(np.maximum(_squared_errors(second, fit.weights), floor))
+        errors.append(np.maximum(squared_errors(second, fit.weights), floor))
         if rank - int(np.argmin([e.mean() for e in errors])) > _PATIENCE:
             break
     best = int(np.argmin([e.mean() for e in errors]))
@@ -57,7 +59,10 @@ def choose_rank(data: Dataset, rng: np.random.Generator | None = None, most: int
     return best + 1
 
 
-def _squared_errors(data: Dataset, weights: Array) -> Array:
-    """Sum of squared prediction errors of every user, shape (num_users,)."""
-    residual = data.responses - predict(data.covariates, weights)
-    return np.asarray((residual**2).reshape(len(residual), -1).sum(1))
+def choose_pair(
+    rank: int | tuple[int, int] | str | None, data: Dataset, rng: np.random.Generator | None
+) -> tuple[int, int]:
+    """Return (rank_in, rank_out), chosen from the data when `rank` is "auto"."""
+    if isinstance(rank, str) and rank == "auto":
+        return resolve_rank(choose_rank(data, rng), data)
+    return resolve_rank(rank, data)

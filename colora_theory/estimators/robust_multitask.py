@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 
-from colora_theory.estimators.base import Estimator, Fit, register
-from colora_theory.estimators.descent import SINGULAR, alternate
+from colora_theory.estimators.base import Fit, register
+from colora_theory.estimators.block_steps import alternate
+from colora_theory.estimators.descent import SINGULAR
 from colora_theory.estimators.personal_parts import equal_energy, noise_level, remaining, target
 from colora_theory.estimators.ranks import resolve_rank
 from colora_theory.estimators.shared_model import SharedModel
 from colora_theory.estimators.starts import start
 from colora_theory.estimators.trace import Trace
+from colora_theory.estimators.tuning import Tuned
 from colora_theory.model.checks import check_integer, check_real
 from colora_theory.model.dataset import Dataset
 from colora_theory.model.linalg import Array
@@ -22,14 +24,15 @@ from colora_theory.model.linalg import Array
 
 @register
 @dataclass(frozen=True, kw_only=True)
-class RobustMultitask(Estimator):
+class RobustMultitask(Tuned):
     """Robust multi-task learning: every user is shrunk to a shared low-rank centre, and free to leave it.
 
     Model       W_i = W_0 + Γ_i + D_i with Γ_i = U C_i Vᵀ.
     Objective   Σ_i ½‖y_i − 𝒜_i(Γ_i + D_i)‖² + λ_i ‖D_i‖_F: a user keeps D_i = 0 exactly while its data agree with
                 the shared structure, and an outlier pays λ_i once instead of bending everybody.
     Penalty     λ_i = strength · σ̂ √(n_i q), q unknowns per user, the size of its noise moments; σ̂ from the median
-                residual. strength not given: 1.
+                residual. strength given, or of 0.2, 0.4, …, 2 the best by cross-validation (tune = "cv"), as its
+                authors choose it.
     Algorithm   λ‖D‖ is the least of τ‖D‖²/2 + λ²/(2τ) over τ. By turns τ_i = λ_i/‖D_i‖ at the exact D_i, a root in
                 one variable per user, and one sweep of `altmin` on what remains of the objective, quadratic now,
                 when D_i is eliminated: user i's data weighted by √(τ_i/(s² + τ_i)) along their singular values s.
@@ -44,9 +47,12 @@ class RobustMultitask(Estimator):
         or within the fraction `noise_tol` of what noise makes of them (see `target`).
     max_sweeps : most sweeps.
     strength : multiple of the noise moments' size.
+    tune : how `strength` is chosen (see `Tuned`).
     """
 
     name: ClassVar[str] = "robust_multitask"
+    GRID: ClassVar[tuple[float, ...]] = tuple(j / 5.0 for j in range(1, 11))
+    DRAFT: ClassVar[dict[str, Any]] = {"noise_tol": 0.1, "max_sweeps": 60}
 
     rank: int | tuple[int, int] | None = None
     tol: float = 1e-8
@@ -55,6 +61,7 @@ class RobustMultitask(Estimator):
     strength: float = 1.0
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         check_real("tol", self.tol)
         check_real("noise_tol", self.noise_tol)
         check_integer("max_sweeps", self.max_sweeps, 1)
@@ -62,6 +69,8 @@ class RobustMultitask(Estimator):
 
     def fit(self, data: Dataset, rng: np.random.Generator | None = None) -> Fit:
         """Estimate the centre and what every user adds to it; `rng` splits sufficient rows."""
+        if self.tune != "none":
+            return self.tuned_fit(data, rng)
         rank = resolve_rank(self.rank, data)
         u, v = start(equal_energy(data), rank, "split_half", rng)
         model = SharedModel(data)
@@ -119,8 +128,9 @@ def group_shrink(values: Array, rotated: Array, right: Array, level: Array) -> t
     energy = (rotated**2).sum(2) * values**2
     zero = np.sqrt(energy.sum(1)) <= level
     low, high = np.full(len(level), -80.0), np.full(len(level), 80.0)
-    scale = np.log(np.where(values[:, 0] > 0, values[:, 0], 1.0) ** 2)
-    for _ in range(80):
+    largest = values.max(axis=1, initial=0.0)  # none without rows
+    scale = np.log(np.where(largest > 0, largest, 1.0) ** 2)
+    for _ in range(60):
         middle = 0.5 * (low + high)
         tau = np.exp(middle + scale)[:, None]
         reached = tau[:, 0] * np.sqrt((energy / (values**2 + tau) ** 2).sum(1)) >= level

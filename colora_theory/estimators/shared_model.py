@@ -21,6 +21,7 @@ from colora_theory.model.linalg import (
     CACHE_BYTES,
     Array,
     Solved,
+    as_rows,
     conjugate_gradients,
     pseudo_inverse,
     pseudo_inverses,
@@ -125,8 +126,8 @@ class SharedModel:
             return times_few(x, u)
         if u.shape[1] <= _FLAT_RANK:  # one product with U ⊗ V beats two thin ones
             return times_few(x, np.einsum("ab,cd->acbd", u, v).reshape(x.shape[2], -1))
-        inner = (x.reshape(-1, self.p) @ v).reshape(k, m, self.d, -1)
-        return np.matmul(u.T, inner).reshape(k, m, -1)
+        inner = (x.reshape(k * m * self.d, self.p) @ v).reshape(k, m, self.d, v.shape[1])
+        return as_rows(np.matmul(u.T, inner))
 
     def rows(self, block: slice, coarse: bool) -> Any:
         """Covariates of some users; for a coarse product in single precision, once they are there."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -13,7 +13,7 @@ from colora_theory.estimators.lora import low_rank_changes
 from colora_theory.estimators.personal_parts import SharedPlusPersonal, noise_level, predictions_of
 from colora_theory.estimators.proximal import keep_largest, on_support, soft_threshold
 from colora_theory.estimators.shared_model import SharedModel
-from colora_theory.model.checks import check_integer
+from colora_theory.model.checks import check_integer, check_real
 from colora_theory.model.dataset import Dataset
 from colora_theory.model.linalg import Array
 
@@ -24,9 +24,10 @@ class LowRankPlusSparse(SharedPlusPersonal):
     """Shared subspace plus a sparse personal part.
 
     Model       W_i = W_0 + U C_i Vᵀ + D_i with D_i sparse.
-    Algorithm   Given the shared part, D_i by a few gradient steps with soft thresholding at σ̂ √(2 n_i log q), the
-                noise of the largest of q moments, σ̂ from the median residual. With `sparsity` given, after the
-                first sweeps with hard thresholding to that many entries and least squares on the support.
+    Algorithm   Given the shared part, D_i by a few gradient steps with soft thresholding at `strength` times
+                σ̂ √(2 n_i log q), the noise of the largest of q moments, σ̂ from the median residual. With
+                `sparsity` given, after the first sweeps with hard thresholding to that many entries and least
+                squares on the support.
     Cost        About ten passes over the data per sweep.
     Source      Pal et al. 2024 (AMHT-LRS, PMLR 238): alternating minimisation with hard thresholding.
 
@@ -34,15 +35,19 @@ class LowRankPlusSparse(SharedPlusPersonal):
     ----------
     rank, tol, max_sweeps : of SharedPlusPersonal.
     sparsity : non-zero entries of every D_i.
+    strength : multiple of the threshold; `tune` chooses it.
     """
 
     name: ClassVar[str] = "lowrank_plus_sparse"
     STEPS: ClassVar[int] = 8
+    GRID: ClassVar[tuple[float, ...]] = (0.1, 0.2, 0.35, 0.5, 0.7, 1.0, 1.4, 2.0)
 
     sparsity: int | None = None
+    strength: float = 1.0
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        check_real("strength", self.strength)
         if self.sparsity is not None:
             check_integer("sparsity", self.sparsity, 1)
 
@@ -58,7 +63,7 @@ class LowRankPlusSparse(SharedPlusPersonal):
         """A few thresholded gradient steps from the present D_i."""
         lengths = 1.0 / np.maximum(np.linalg.norm(model.x, 2, axis=(1, 2)) ** 2, 1e-300)[:, None, None]
         rate = np.sqrt(2.0 * model.counts * np.log(max(model.d * model.p, 2)))[:, None, None]
-        level = noise_level(model, shared + personal) * rate
+        level = self.strength * noise_level(model, shared + personal) * rate
         for _ in range(self.STEPS):
             moments, _ = model.residual_moments(shared + personal)
             moved = personal + lengths * moments
@@ -88,17 +93,25 @@ class SharedPlusAdapter(SharedPlusPersonal):
     Parameters
     ----------
     rank, tol, max_sweeps : of SharedPlusPersonal.
-    own_rank : rank of the personal part.
+    own_rank : rank of the personal part; 0: none. `tune` chooses it among 0, 1, 2, ….
     """
 
     name: ClassVar[str] = "shared_plus_personal"
+
+    TUNED: ClassVar[str] = "own_rank"
+    DRAFT: ClassVar[dict[str, Any]] = {"noise_tol": 0.3, "max_sweeps": 30}  # it crawls
+    MOST: ClassVar[int] = 2  #: largest own rank that `tune` considers
 
     max_sweeps: int = 200
     own_rank: int = 1
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_integer("own_rank", self.own_rank, 1)
+        check_integer("own_rank", self.own_rank, 0)
+
+    def grid(self, data: Dataset) -> tuple[float, ...]:
+        """Ranks below that of full fine-tuning, the smallest (most penalised) last."""
+        return tuple(range(min(self.MOST, min(data.dim_in, data.dim_out) - 1), -1, -1))
 
     def personal(
         self,
@@ -110,6 +123,8 @@ class SharedPlusAdapter(SharedPlusPersonal):
         rng: np.random.Generator | None,
     ) -> Array:
         """Best personal adapter for what the shared part leaves."""
+        if self.own_rank == 0:
+            return np.zeros_like(shared)
         most = min(model.d, model.p)
         if self.own_rank >= most:
             raise InputError(

@@ -35,9 +35,10 @@ class Trace(Mapping[str, Any]):
     weight_changes : W_i − W_0 after every gradient step, shape (steps + 1, num_users, dim_in, dim_out).
     personal : personal parts D_i, shape (num_users, dim_in, dim_out). teacher : the teacher's W_i − W_0.
     penalty : the penalty that was used, in the units of `Estimator.penalty_units`.
+    tuned : value of the parameter that cross-validation chose (see `Tuned`).
     log_posterior : what empirical Bayes maximises, after every step.
     log_likelihood : marginal log likelihood of all responses.
-    rank : (rank_in, rank_out) that was chosen. rank_probabilities : of every rank_in.
+    rank : (rank_in, rank_out) that was chosen. rank_probabilities, rank_weights : of every rank_in.
     exactly_shared : probability that no user strays from the shared model.
     noise_std : of the responses, one number or one per user. deviation_std : of W_i off the shared part, by input.
     steepness : largest derivative at the end, per standard error of its parameter.
@@ -55,10 +56,12 @@ class Trace(Mapping[str, Any]):
     personal: Array | None = None
     teacher: Array | None = None
     penalty: float | None = None
+    tuned: float | None = None
     log_posterior: Array | None = None
     log_likelihood: float | None = None
     rank: tuple[int, int] | None = None
     rank_probabilities: dict[int, float] | None = None
+    rank_weights: dict[int, float] | None = None
     exactly_shared: float | None = None
     noise_std: Array | float | None = None
     deviation_std: Array | None = None

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, ClassVar
 import matplotlib as mpl
 import numpy as np
 
+from colora_theory.figures.measures import measured
 from colora_theory.figures.panel import empty, quiet_log, spread
 from colora_theory.figures.style import COLOURS, plain
-from colora_theory.figures.tables import chosen, points
+from colora_theory.figures.tables import chosen
 from colora_theory.studies.figure_kinds import FigureKind, register
 
 if TYPE_CHECKING:
@@ -28,7 +29,7 @@ class Bars(FigureKind):
 
     name: ClassVar[str] = "bars"
     needs: ClassVar[tuple[str, ...]] = ("y",)
-    takes: ClassVar[tuple[str, ...]] = ("panels",)
+    takes: ClassVar[tuple[str, ...]] = ("panels", "baseline")
     page_wide: ClassVar[bool] = True
 
     def axis_names(self) -> tuple[str, str]:
@@ -38,7 +39,8 @@ class Bars(FigureKind):
         return 8.0 + 1.75 * tables["points"]["line"].nunique()
 
     def tables(self, results: Results) -> dict[str, pd.DataFrame]:
-        return {"points": chosen(points(results, self.figure.y or ""), self.study, self.figure, None)}
+        table, _ = measured(results, self.figure, self.figure.y or "")
+        return {"points": chosen(table, self.study, self.figure, None)}
 
     def draw(self, axes: Axes, tables: dict[str, pd.DataFrame]) -> None:
         figure, table = self.figure, tables["points"]

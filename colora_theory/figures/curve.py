@@ -6,19 +6,22 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
+from colora_theory.figures.measures import check_formulas, measured, metric_of, named, with_axes
 from colora_theory.figures.panel import (
     GREYS,
     claim,
     dash,
     empty,
     groups,
+    guide_lines,
     hue_colour,
     looks,
     scales,
     spread,
 )
 from colora_theory.figures.style import label_of, plain
-from colora_theory.figures.tables import cells_of, chosen, overlay, points
+from colora_theory.figures.tables import cells_of, chosen, overlay
+from colora_theory.studies.cells import known
 from colora_theory.studies.figure_kinds import FigureKind, register
 
 if TYPE_CHECKING:
@@ -34,16 +37,27 @@ class Curve(FigureKind):
 
     name: ClassVar[str] = "curve"
     needs: ClassVar[tuple[str, ...]] = ("x", "y")
-    takes: ClassVar[tuple[str, ...]] = ("hue",)
+    takes: ClassVar[tuple[str, ...]] = ("hue", "baseline", "slopes", "x_limits", "y_limits")
 
     def axis_names(self) -> tuple[str, str]:
         return self.figure.x or "", self.figure.y or ""
 
+    def check(self) -> None:
+        super().check()
+        check_formulas(self.study, self.figure)
+        if self.figure.baseline is not None:
+            known("baseline", self.figure.baseline, [spec.label for spec in self.study.estimators])
+
     def tables(self, results: Results) -> dict[str, pd.DataFrame]:
-        figure, metric = self.figure, self.figure.y or ""
-        tables = {"points": chosen(points(results, metric), self.study, figure, figure.x)}
-        for name in figure.overlay:
-            tables[f"overlay:{name}"] = cells_of(overlay(results, name, metric), self.study, figure)
+        figure, text = self.figure, self.figure.y or ""
+        along = named(self.study, figure.x)
+        table, factors = measured(results, figure, text)
+        tables = {"points": chosen(table, self.study, figure, figure.x, along)}
+        metric = metric_of(self.study, text)[0]
+        for name in figure.overlay if figure.baseline is None else ():
+            claims = overlay(results, name, metric)
+            claims = claims.assign(value=claims["value"] * claims["cell"].map(factors))
+            tables[f"overlay:{name}"] = cells_of(with_axes(claims, self.study, figure), self.study, figure, along)
         return tables
 
     def draw(self, axes: Axes, tables: dict[str, pd.DataFrame]) -> None:
@@ -96,6 +110,12 @@ class Curve(FigureKind):
                 number += not together
             number += together
         scales(axes, figure, table[x], numeric)
+        if numeric:
+            guide_lines(axes, figure.slopes, table[x], table["mean"])
+        if figure.x_limits is not None:
+            axes.set_xlim(*figure.x_limits)
+        if figure.y_limits is not None:
+            axes.set_ylim(*figure.y_limits)
 
     def said(self, tables: dict[str, pd.DataFrame]) -> list[str]:
         out, x = [], self.figure.x or ""

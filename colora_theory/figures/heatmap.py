@@ -9,9 +9,10 @@ import matplotlib.patheffects
 
 from colora_theory import guarantees
 from colora_theory.errors import InputError
+from colora_theory.figures.measures import check_formulas, is_formula, measured, named
 from colora_theory.figures.panel import apart, claim, edges, empty
 from colora_theory.figures.style import label_of
-from colora_theory.figures.tables import boundary_line, chosen, points, threshold_line
+from colora_theory.figures.tables import boundary_line, chosen, threshold_line
 from colora_theory.studies.figure_kinds import FigureKind, register
 
 if TYPE_CHECKING:
@@ -36,8 +37,12 @@ class Heatmap(FigureKind):
     def check(self) -> None:
         super().check()
         figure, varied = self.figure, self.study.cells[0].varied
-        faceted = {figure.row, figure.col}
+        check_formulas(self.study, figure)
+        faceted = {*named(self.study, figure.row), *named(self.study, figure.col)}
+        axes = {*named(self.study, figure.x), *named(self.study, figure.y)}
         for name in (figure.x, figure.y):
+            if is_formula(self.study, name):
+                continue
             values = [cell.varied.get(name or "") for cell in self.study.cells]
             if name not in varied or not all(isinstance(value, int | float) and value > 0 for value in values):
                 raise InputError(
@@ -56,7 +61,7 @@ class Heatmap(FigureKind):
                 f"{', '.join(sorted(shown))}; "
                 'choose one by estimators = [...], or show them side by side by col = "estimator".'
             )
-        for name in set(varied) - {figure.x, figure.y} - faceted - fixed:
+        for name in set(varied) - axes - faceted - fixed:
             if len({str(cell.varied[name]) for cell in self.study.cells}) > 1:
                 raise InputError(
                     f"a heatmap has one colour per cell, and would average over {name}; show its values side by "
@@ -77,12 +82,13 @@ class Heatmap(FigureKind):
     def tables(self, results: Results) -> dict[str, pd.DataFrame]:
         figure = self.figure
         x, y, value = figure.x or "", figure.y or "", figure.value or ""
-        table = chosen(points(results, value), self.study, figure, None)
+        table = chosen(measured(results, figure, value)[0], self.study, figure, None)
         tables = {"points": table}
         single = figure.row is None and figure.col is None
         if value == "success" and single:
             tables["boundary"] = boundary_line(table, x, y)
-        for name in figure.overlay if single else ():
+        scaled = is_formula(self.study, x) or is_formula(self.study, y)
+        for name in figure.overlay if single and not scaled else ():
             tables[f"overlay:{name}"] = threshold_line(results, name, figure)
         return tables
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -23,12 +24,15 @@ if TYPE_CHECKING:
 # --- which rows, and what the legend calls them ------------------------------------------------------------
 
 
-def chosen(table: pd.DataFrame, study: Study, figure: Any, x: str | None) -> pd.DataFrame:
+def chosen(
+    table: pd.DataFrame, study: Study, figure: Any, x: str | None, along: Iterable[str] = ()
+) -> pd.DataFrame:
     """The rows that a figure shows, with a column "line": what the legend calls the line (or bar) of a row.
 
     By default there is a line for everything that differs and is neither the x axis nor a row or column of panels;
     a figure's `lines` choose some by estimator and varied fields, and may give them a label. With a hue the
-    columns "hue" and "rest" split a line into what colours it and what else it differs in.
+    columns "hue" and "rest" split a line into what colours it and what else it differs in. `along` : fields that
+    a formula on the x axis uses.
     """
     import pandas as pd
 
@@ -36,7 +40,7 @@ def chosen(table: pd.DataFrame, study: Study, figure: Any, x: str | None) -> pd.
         table = table[table["estimator"].isin(figure.estimators)]
     faceted = {figure.row, figure.col} - {None}
     if not figure.lines:
-        shown_elsewhere = {x, *faceted}
+        shown_elsewhere = {x, *faceted, *along}
         fields = tuple(f for f in _varied(study) if f not in shown_elsewhere)
         fields = () if figure.kind in ("bars", "heatmap") else fields
         several = table["estimator"].nunique() > 1 and "estimator" not in faceted
@@ -94,12 +98,12 @@ def _matches(table: pd.DataFrame, line: dict[str, Any]) -> Any:
     return keep
 
 
-def cells_of(table: pd.DataFrame, study: Study, figure: Any) -> pd.DataFrame:
+def cells_of(table: pd.DataFrame, study: Study, figure: Any, along: Iterable[str] = ()) -> pd.DataFrame:
     """Rows of an overlay that belong to the figure's lines, with their "line": what differs besides x."""
     if figure.lines:
         keep = [_matches(table, {k: v for k, v in line.items() if k != "estimator"}) for line in figure.lines]
         table = table[np.any(keep, axis=0)] if len(table) else table
-    shown_elsewhere = {figure.x, figure.row, figure.col}
+    shown_elsewhere = {figure.x, figure.row, figure.col, *along}
     fields = tuple(f for f in _varied(study) if f not in shown_elsewhere and table[f].astype(str).nunique() > 1)
     records = table.to_dict("records")
     table = table.assign(line=[words(row, fields, False) for row in records])

@@ -61,6 +61,7 @@ class Guarantee:
     kind, side : one of KINDS and SIDES.
     metric : the metric the claim speaks about ("parameter_error", …).
     estimators : names of the estimators the claim speaks about; empty for "any estimator".
+    side_information : parts of the truth that an estimator may be told for the claim to be about it; None: any.
     source : paper, arXiv id and theorem, or the section of docs/theory.md that proves it.
     tag : how well a published statement was verified ("V", "V2", "R 85"); empty for what is proved here.
     conservative : what is lost in the claim; empty for an exact one.
@@ -87,6 +88,7 @@ class Guarantee:
     expectation: ClassVar[bool] = True
     failure_probability: float = 0.0
     per_trial: ClassVar[bool] = False
+    side_information: ClassVar[tuple[str, ...] | None] = None
     against: ClassVar[str] = ""
     tolerance: ClassVar[float] = 0.0
     recording: ClassVar[dict[str, Any]] = {}
@@ -111,6 +113,18 @@ class Guarantee:
     def title(self) -> str:
         """The theorem's first line."""
         return self.statement.partition("\n")[0]
+
+    def told_too_much(self, estimator: Any) -> str:
+        """Why the claim is not about `estimator` (a class or an object): the side information it has; or "".
+
+        What a lower bound says of "any estimator" it says of those that see no more than the bound allows for.
+        """
+        extra = set(estimator.side_information) - set(self.side_information or ())
+        if self.side_information is None or not extra:
+            return ""
+        return (
+            f"{estimator.name} is told {', '.join(sorted(extra))} of the truth: the claim is about the data alone"
+        )
 
     def conditions(self, problem: Problem) -> list[Hypothesis]:
         """Return the theorem's conditions, each checked on `problem`."""
@@ -175,6 +189,9 @@ class Guarantee:
         if not self.applies(problem):
             return float("nan")
         if truth is not None and data is not None:
+            if not hasattr(truth, "cores") or not hasattr(data, "covariates"):
+                given = f"{type(truth).__name__} and {type(data).__name__}"
+                raise InputError(f"truth and data must be a Truth and a Dataset, got {given}.")
             number = float(self.realised(problem, truth, data, fit))
             return math.copysign(ENDLESS, number) if math.isinf(number) else number
         return float(self.formula(problem))

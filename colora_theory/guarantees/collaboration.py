@@ -12,13 +12,14 @@ from colora_theory.guarantees.base import Guarantee, Hypothesis, least, register
 from colora_theory.guarantees.finite_sample_risk import LocalLeastSquaresRisk, OracleSubspaceRisk
 from colora_theory.guarantees.hypotheses import (
     at_least,
+    enough_moments,
     equal_counts,
     homogeneous,
     isotropic_gaussian,
     noisy,
     vector_model,
 )
-from colora_theory.model.linalg import Array, minimum_norm
+from colora_theory.model.linalg import Array, as_rows, minimum_norm
 from colora_theory.model.problem import Problem
 
 if TYPE_CHECKING:
@@ -28,8 +29,7 @@ if TYPE_CHECKING:
 
 def local_error(truth: Truth, data: Dataset) -> float:
     """Σ‖Ŵ_i − W_i‖² of every user's own least squares: what the gain is measured against."""
-    k, m = data.covariates.shape[:2]
-    x, y = data.covariates.reshape(k, m, -1), data.residual_responses().reshape(k, m, -1)
+    x, y = as_rows(data.covariates), as_rows(data.residual_responses())
     weights: Array = minimum_norm(x, y)[0].reshape(truth.changes.shape)
     return float(((weights - truth.changes) ** 2).sum())
 
@@ -117,6 +117,9 @@ class CollaborationSaturation(Guarantee):
             at_least(problem, problem.num_features + 2, "unknowns + 2"),
         ]
 
+    def test_conditions(self, problem: Problem) -> list[Hypothesis]:
+        return [enough_moments(problem, problem.num_features, "unknowns")]
+
     def formula(self, problem: Problem) -> float:
         return LocalLeastSquaresRisk().formula(problem) / OracleSubspaceRisk().formula(problem)
 
@@ -184,6 +187,9 @@ class HeterogeneousRisk(Guarantee):
             Hypothesis("k(n−r) ≥ 3r(d−r)", enough, "needs three equations per unknown of the shared subspace."),
         ]
 
+    def test_conditions(self, problem: Problem) -> list[Hypothesis]:
+        return [enough_moments(problem, problem.rank_in, "rank")]
+
     def formula(self, problem: Problem) -> float:
         return problem.num_users * heterogeneous_risk(problem, problem.similarity_angle)
 
@@ -211,6 +217,9 @@ class BreakEvenAngle(Guarantee):
 
     def conditions(self, problem: Problem) -> list[Hypothesis]:
         return [*_tilted(problem), noisy(problem), at_least(problem, problem.dim_in + 2, "dim_in + 2")]
+
+    def test_conditions(self, problem: Problem) -> list[Hypothesis]:
+        return [enough_moments(problem, problem.dim_in, "dim_in")]
 
     def formula(self, problem: Problem) -> float:
         local = LocalLeastSquaresRisk().formula(problem) / problem.num_users

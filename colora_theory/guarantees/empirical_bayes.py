@@ -43,14 +43,18 @@ def user_rows(data: Dataset, i: int) -> tuple[Array, Array]:
     """User i's rows for vec(W), shape (n p, d p) or (n, d p), and its responses less those of W_0."""
     x, y = data.covariates[i], data.residual_responses()[i]
     if data.design == "sensing":
-        return x.reshape(len(x), -1), y
+        return x.reshape(len(x), data.dim_in * data.dim_out), y
     p = y.shape[1]
-    return np.einsum("na,op->noap", x, np.eye(p)).reshape(len(x) * p, -1), y.ravel()
+    return np.einsum("na,op->noap", x, np.eye(p)).reshape(len(x) * p, data.dim_in * p), y.ravel()
 
 
 def shrinkage(rows: Array, prior: Array, variance: float) -> tuple[Array, Array]:
     """Posterior covariance P = Γ − ΓXᵀ(XΓXᵀ + σ²I)⁻¹XΓ and the gain B with posterior mean B y."""
-    gain = np.linalg.solve(rows @ prior @ rows.T + variance * np.eye(len(rows)), rows @ prior).T
+    seen = rows @ prior @ rows.T + variance * np.eye(len(rows))
+    try:
+        gain = np.linalg.solve(seen, rows @ prior).T
+    except np.linalg.LinAlgError:  # more rows than unknowns, and a noise that rounding swallows
+        gain = (np.linalg.pinv(seen, hermitian=True) @ rows @ prior).T
     return prior - gain @ rows @ prior, np.asarray(gain, dtype=np.float64)
 
 
@@ -190,8 +194,14 @@ class SteinEllipsoid(Guarantee):
         prior, variance, least = prior_covariance(problem, truth), problem.noise_std**2, math.inf
         for i in range(data.num_users):
             rows, weight = user_rows(data, i)[0], truth.changes[i].ravel()
-            local = variance * np.linalg.inv(rows.T @ rows)
-            if weight @ np.linalg.solve(2.0 * prior + local, weight) > 1.0:
+            gram = rows.T @ rows
+            if np.linalg.cond(gram) > 1e12:  # local least squares is not defined (covariates of a discrete law)
+                continue
+            local = variance * np.linalg.inv(gram)
+            ellipsoid = 2.0 * prior + local
+            if np.linalg.cond(ellipsoid) > 1e12:  # rounding hides whether the weight is inside
+                continue
+            if weight @ np.linalg.solve(ellipsoid, weight) > 1.0:
                 continue
             gain = shrinkage(rows, prior, variance)[1]
             risk = variance * float((gain**2).sum()) + float(((weight - gain @ (rows @ weight)) ** 2).sum())

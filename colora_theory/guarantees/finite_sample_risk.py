@@ -10,12 +10,15 @@ import numpy as np
 from colora_theory.guarantees.base import Guarantee, Hypothesis, least, register
 from colora_theory.guarantees.hypotheses import (
     at_least,
+    enough_moments,
     equal_counts,
     gaussian,
     homogeneous,
     isotropic_gaussian,
     no_intercepts,
 )
+from colora_theory.guarantees.tangent import RANK_TOLERANCE
+from colora_theory.model.linalg import as_rows
 from colora_theory.model.problem import Problem, covariance_factor
 
 if TYPE_CHECKING:
@@ -38,7 +41,7 @@ def gaussian_risk(n: int, unknowns: int, outputs: int, energy: float, noise_vari
 
 def outlier_share(problem: Problem) -> float:
     """Share of users that are outliers, after rounding to whole users."""
-    return round(problem.outlier_fraction * problem.num_users) / problem.num_users
+    return problem.num_outliers / problem.num_users
 
 
 def mean_energy(problem: Problem) -> float:
@@ -104,6 +107,10 @@ class LocalLeastSquaresRisk(Guarantee):
             _away_from(problem, q, "dim_in" if problem.design == "regression" else "dim_in·dim_out"),
         ]
 
+    def test_conditions(self, problem: Problem) -> list[Hypothesis]:
+        what = "dim_in" if problem.design == "regression" else "dim_in·dim_out"
+        return [enough_moments(problem, problem.num_features, what, outside=True)]
+
     def formula(self, problem: Problem) -> float:
         outputs = problem.dim_out if problem.design == "regression" else 1
         factor = covariance_factor(problem)
@@ -117,6 +124,40 @@ class LocalLeastSquaresRisk(Guarantee):
         return least(
             lambda n: self.value(problem.replace(num_samples=n)) <= target, problem.num_features + 2, 10**15
         )
+
+
+@register
+class LeastSquaresRiskGivenDesign(Guarantee):
+    """Risk of local least squares for the covariates at hand.
+
+    Given the covariates, least squares on n_i ≥ q samples (q = dim_in; sensing: dim_in · dim_out) has, exactly,
+
+        E[ Σ_i ‖Ŵ_i − W_i‖_F² | X ] = σ² p′ Σ_i tr(X_iᵀX_i)⁻¹,
+
+    p′ = p outputs (sensing: 1), whatever the law of the covariates. The mean of the right-hand side over Gaussian
+    covariates is `local_least_squares_risk`, which a test cannot judge at n − q below 6 since the law of the
+    average has too heavy tails; given the covariates the error is a weighted sum of χ² variables with light ones.
+    The value belongs to the realised trial.
+    Hypotheses: every n_i ≥ q, no intercepts. Any covariates, any weights.
+    Kind: identity. Source: Gauss–Markov; docs/theory.md, "Local least squares".
+    """
+
+    name = "least_squares_risk_given_design"
+    kind = "identity"
+    side = "equality"
+    estimators = ("full_finetuning",)
+    source = "docs/theory.md#local-least-squares"
+    per_trial = True
+
+    def conditions(self, problem: Problem) -> list[Hypothesis]:
+        return [no_intercepts(problem), at_least(problem, problem.num_features, "unknowns")]
+
+    def realised(self, problem: Problem, truth: Truth, data: Dataset, fit: Any = None) -> float:
+        values = np.linalg.svd(as_rows(data.covariates), compute_uv=False)
+        outputs = problem.dim_out if problem.design == "regression" else 1
+        if values.min() <= RANK_TOLERANCE * values.max():
+            return float("nan")  # singular covariates (discrete laws): least squares is not unique
+        return problem.noise_std**2 * outputs * float((1.0 / values**2).sum())
 
 
 @register
@@ -148,6 +189,10 @@ class OracleSubspaceRisk(Guarantee):
             homogeneous(problem),
             _away_from(problem, problem.core_unknowns, what),
         ]
+
+    def test_conditions(self, problem: Problem) -> list[Hypothesis]:
+        what = "rank_in" if problem.design == "regression" else "rank_in·rank_out"
+        return [enough_moments(problem, problem.core_unknowns, what, outside=True)]
 
     def formula(self, problem: Problem) -> float:
         outputs = problem.rank_out if problem.design == "regression" else 1
@@ -187,6 +232,9 @@ class TransferRisk(Guarantee):
     def conditions(self, problem: Problem) -> list[Hypothesis]:
         q = problem.core_unknowns
         return [isotropic_gaussian(problem), no_intercepts(problem), at_least(problem, q + 2, "q + 2")]
+
+    def test_conditions(self, problem: Problem) -> list[Hypothesis]:
+        return [enough_moments(problem, problem.core_unknowns, "q")]
 
     def formula(self, problem: Problem) -> float:
         whole, seen = outside_energy(problem)
@@ -240,8 +288,13 @@ class PooledLeastSquaresRisk(Guarantee):
             Hypothesis("full rank", problem.dim_out == 1, f"needs dim_out = 1, got {problem.dim_out}."),
         ]
 
+    def test_conditions(self, problem: Problem) -> list[Hypothesis]:
+        total, q = sum(problem.counts), problem.num_features
+        message = f"a test of the mean needs three moments of the error: Σ num_samples ≥ {q + 6}, got {total}."
+        return [Hypothesis("three moments: N ≥ q + 6", total >= q + 6, message)]
+
     def formula(self, problem: Problem) -> float:
-        if problem.core_distribution in ("orthogonal", "equal") or problem.outlier_fraction:
+        if problem.core_distribution in ("orthogonal", "equal") or problem.num_outliers:
             return float("nan")  # users are dependent, so that E S is another number
         return self.risk(problem, (problem.num_users - 1) * mean_energy(problem))
 

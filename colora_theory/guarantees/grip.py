@@ -15,7 +15,13 @@ from scipy.sparse.linalg import LinearOperator, eigsh
 
 from colora_theory.guarantees.base import Guarantee, Hypothesis, least, register
 from colora_theory.guarantees.concentration import chi_mean
-from colora_theory.guarantees.hypotheses import equal_counts, homogeneous, isotropic_gaussian, vector_model
+from colora_theory.guarantees.hypotheses import (
+    at_least,
+    equal_counts,
+    homogeneous,
+    isotropic_gaussian,
+    vector_model,
+)
 from colora_theory.guarantees.tangent import (
     TangentSystem,
     complement,
@@ -24,7 +30,7 @@ from colora_theory.guarantees.tangent import (
     tangent_system,
 )
 from colora_theory.model.dataset import Dataset, adjoint, predict
-from colora_theory.model.linalg import Array, haar
+from colora_theory.model.linalg import Array, as_rows, haar
 from colora_theory.model.problem import Problem
 
 if TYPE_CHECKING:
@@ -98,7 +104,7 @@ class _Grip(Guarantee):
     per_trial = True
 
     def conditions(self, problem: Problem) -> list[Hypothesis]:
-        return [isotropic_gaussian(problem), equal_counts(problem)]
+        return [isotropic_gaussian(problem), equal_counts(problem), at_least(problem, 1, "1")]
 
     def observed(self, problem: Problem, truth: Truth, data: Dataset, fit: Any = None) -> float:
         """Largest |Q(Δ) − 1| that a search over the class finds: a lower estimate of the realised constant."""
@@ -195,7 +201,7 @@ class TangentConditioning(Guarantee):
     tolerance = 1e-6
 
     def conditions(self, problem: Problem) -> list[Hypothesis]:
-        return [homogeneous(problem), equal_counts(problem)]
+        return [homogeneous(problem), equal_counts(problem), at_least(problem, 1, "1")]
 
     def realised(self, problem: Problem, truth: Truth, data: Dataset, fit: Any = None) -> float:
         low, high = tangent_extremes(truth, data)
@@ -241,14 +247,14 @@ class _TangentMap:
         self.data, self.system = data, system
         self.u, self.v, self.cores = truth.input_subspace, truth.output_subspace, truth.cores
         self.u_out, self.v_out = complement(self.u), complement(self.v)
-        root_out = inverse_root(np.einsum("kab,kac->bc", self.cores, self.cores))
+        root_out = inverse_root(self.cores.swapaxes(1, 2))
         assert root_out is not None
         self.white_in, self.white_out = system.root_in @ self.cores, self.cores @ root_out
         self.shared, self.split = len(system.schur), system.split
         self.size = self.shared + self.cores.size
         x = data.covariates
         inner = x @ self.u if data.design == "regression" else self.u.T @ x @ self.v
-        features = inner.reshape(*x.shape[:2], -1)
+        features = as_rows(inner)
         self.core_inverse = np.linalg.pinv(features.swapaxes(1, 2) @ features)
 
     def weights(self, flat: Array) -> Array:
@@ -305,7 +311,8 @@ def realised_constant(problem: Problem, data: Dataset, *, starts: int = 4, steps
                 quotient = float(np.vdot(image, ends[sign]))
                 low, high = min(low, quotient), max(high, quotient)
                 step = image if sign > 0 else high * ends[sign] - image
-                ends[sign] = into_class(step, ranks, mu)
+                if step.any():  # else the quotient is the same everywhere
+                    ends[sign] = into_class(step, ranks, mu)
     return low, high
 
 

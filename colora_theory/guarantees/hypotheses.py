@@ -78,6 +78,13 @@ def regression(problem: Problem) -> Hypothesis:
     )
 
 
+def sensing(problem: Problem) -> Hypothesis:
+    """Sensing design."""
+    return Hypothesis(
+        "sensing design", problem.design == "sensing", f"needs design = 'sensing', got {problem.design!r}."
+    )
+
+
 def noiseless(problem: Problem) -> Hypothesis:
     """No noise."""
     return Hypothesis("no noise", problem.noise_std == 0, f"needs noise_std = 0, got {problem.noise_std:g}.")
@@ -104,6 +111,39 @@ def gaussian_cores(problem: Problem) -> Hypothesis:
         problem.core_distribution == "gaussian" and problem.incoherence is None,
         "needs core_distribution = 'gaussian' without a requested incoherence, "
         f"got {problem.core_distribution!r}, incoherence = {problem.incoherence}.",
+    )
+
+
+def generic_cores(problem: Problem) -> Hypothesis:
+    """Cores in general position: independent directions, none of them zero."""
+    silent = problem.incoherence is not None and problem.num_users > 1 and problem.incoherence == problem.num_users
+    holds = problem.core_distribution != "equal" and not silent and problem.signal_norm > 0
+    return Hypothesis(
+        "cores in general position",
+        holds or (problem.num_users == 1 and problem.signal_norm > 0),
+        "needs signal_norm > 0, different cores (core_distribution other than 'equal') and incoherence below "
+        f"num_users, got {problem.signal_norm:g}, {problem.core_distribution!r}, {problem.incoherence}.",
+    )
+
+
+def signal(problem: Problem) -> Hypothesis:
+    """Something to learn."""
+    return Hypothesis("signal", problem.signal_norm > 0, "needs signal_norm > 0, got 0.")
+
+
+def enough_moments(problem: Problem, unknowns: int, what: str, outside: bool = False) -> Hypothesis:
+    """A test of the mean also uses the variance and the third moment (correction for skewness).
+
+    The squared error of least squares with n Gaussian rows and q unknowns has the tail index (n − q + 1)/2, that
+    of minimum-norm solutions (n < q) (q − n + 1)/2: a mean from n = q + 2 on, three moments from n = q + 6 on, or,
+    with `outside`, up to q − 6. More trials do not mend a test that lacks them.
+    """
+    near = [n for n in problem.counts if n < unknowns + 6 and not (outside and n <= unknowns - 6)]
+    return Hypothesis(
+        f"three moments: num_samples ≥ {what} + 6" + (f" or ≤ {what} − 6" if outside else ""),
+        not near,
+        f"the mean exists, but a test of it needs three moments of the error; {what} = {unknowns}, "
+        f"num_samples = {problem.num_samples}.",
     )
 
 

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 import numpy as np
 from scipy.optimize import brentq, minimize_scalar
 
 from colora_theory.guarantees.base import Guarantee, Hypothesis, register
-from colora_theory.guarantees.counting import enough_samples
+from colora_theory.guarantees.counting import enough_samples, of_equal_rank, smallest_scale
 from colora_theory.guarantees.hypotheses import (
     equal_counts,
     homogeneous,
     isotropic_gaussian,
     noiseless,
+    signal,
     vector_model,
 )
 from colora_theory.guarantees.sweep_map import SweepMap
@@ -25,6 +26,9 @@ from colora_theory.model.problem import Problem
 if TYPE_CHECKING:
     from colora_theory.model.dataset import Dataset
     from colora_theory.model.truth import Truth
+
+#: Distance, relative to the smallest scale of the truth, within which a run counts as converged to it.
+NEAR: Final = 1e-4
 
 
 @register
@@ -85,7 +89,9 @@ class LocalContractionRate(Guarantee):
     computed here as the spectral radius of the linearised sweep on (A, B), matrix-free, both designs, any
     dim_out. In the vector model ρ is the largest squared canonical correlation between the U and the core block
     once the r² gauge directions are removed.
-    Hypotheses: noiseless, inside the shared model, rank J = degrees of freedom; exact block minimisation.
+    Hypotheses: noiseless, inside the shared model, a signal, rank J = degrees of freedom, exact block
+    minimisation; a fit of the truth's ranks that converged to the truth (near the counting threshold others may
+    explain the data exactly, with rates of their own; NaN then).
     Observed: the mean contraction (geometric) of the whole residual over the last quarter of the sweeps that
     altmin follows with `late_sweeps` close to its limit; a plain run ends at rounding before its slowest mode
     stands alone. Modes close below the slowest one fade like a power of the number of sweeps: 200 or more are
@@ -106,11 +112,13 @@ class LocalContractionRate(Guarantee):
     recording: ClassVar[dict[str, Any]] = {"late_sweeps": 200}
 
     def conditions(self, problem: Problem) -> list[Hypothesis]:
-        return [homogeneous(problem), noiseless(problem), enough_samples(problem)]
+        return [homogeneous(problem), noiseless(problem), signal(problem), enough_samples(problem)]
 
     def realised(self, problem: Problem, truth: Truth, data: Dataset, fit: Any = None) -> float:
         if fit is not None and not len(fit.history.get("late_contraction", [])):
             return float("nan")  # nothing was recorded that the rate could be held against
+        if fit is not None and not at_the_truth(problem, truth, fit):
+            return float("nan")
         return local_rate(truth, data)
 
     def path(self, problem: Problem, truth: Truth, data: Dataset, fit: Any, metric: str) -> Any:
@@ -122,6 +130,14 @@ class LocalContractionRate(Guarantee):
         factors = np.asarray(fit.history.get("late_contraction", []), float)
         late = factors[3 * len(factors) // 4 :]
         return float(np.exp(np.log(late).mean())) if len(late) else float("nan")
+
+
+def at_the_truth(problem: Problem, truth: Truth, fit: Any) -> bool:
+    """Whether a fit of the truth's ranks has converged to the truth, towards which its last sweeps contract."""
+    if not of_equal_rank(problem, fit):
+        return False
+    error = float(np.linalg.norm(fit.weights - truth.weights))
+    return error <= NEAR * smallest_scale(truth.cores)
 
 
 def slope_path(rate: float, truth: Truth, fit: Any, metric: str) -> list[float] | None:
@@ -168,6 +184,7 @@ class _Edge(Guarantee):
             homogeneous(problem),
             isotropic_gaussian(problem),
             equal_counts(problem),
+            signal(problem),
             enough_samples(problem),
         ]
 

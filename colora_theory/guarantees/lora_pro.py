@@ -44,6 +44,8 @@ class LoraProGradient(Guarantee):
     B = U[:, :r], A = (2V)ᵀ[:r] of the truth, r = rank_out, s = 2, g the gradient of the squared loss at W_0.
     Observed: the relative residual in Frobenius norm; claimed: 0.
     Hypotheses: rank_in ≥ rank_out.
+    What is checked are the replaced gradients as written here, an independent route: the estimator's own first
+    step is held against the right-hand side in tests/test_adapter_descent.py.
     Kind: certificate (an algebraic identity). Source: Wang, Liang et al. 2024 (LoRA-Pro), arXiv 2407.18242;
     docs/theory.md, "LoRA-Pro".
     """

@@ -1,4 +1,8 @@
-"""Exact expectations of the moment matrices that spectral starts are built on."""
+"""Exact expectations of the moment matrices that spectral starts are built on.
+
+The moments are computed here from the data, as the theorems state them: an independent route from the estimators'
+starts, which need not form them (tests/test_kernels.py compares the starts with sums over samples).
+"""
 
 from __future__ import annotations
 
@@ -16,7 +20,7 @@ from colora_theory.guarantees.hypotheses import (
     regression,
 )
 from colora_theory.model.dataset import Dataset, adjoint
-from colora_theory.model.linalg import Array
+from colora_theory.model.linalg import Array, as_rows
 from colora_theory.model.problem import Problem
 
 if TYPE_CHECKING:
@@ -25,8 +29,7 @@ if TYPE_CHECKING:
 
 def vector_view(data: Dataset) -> tuple[Array, Array]:
     """Rows (k, m, d) and residual responses (k, m, p) of a regression, or of sensing with one output."""
-    k, m = data.covariates.shape[:2]
-    return data.covariates.reshape(k, m, -1), data.residual_responses().reshape(k, m, -1)
+    return as_rows(data.covariates), as_rows(data.residual_responses())
 
 
 def squared_response_moment(data: Dataset) -> Array:
@@ -116,6 +119,11 @@ class SplitHalfMoment(Guarantee):
 
     def conditions(self, problem: Problem) -> list[Hypothesis]:
         return [isotropic(problem), no_intercepts(problem), raw_rows(problem), at_least(problem, 2, "2")]
+
+    def test_conditions(self, problem: Problem) -> list[Hypothesis]:
+        freedom = problem.covariate_parameter if problem.covariates == "student_t" else None
+        message = f"a test of this mean needs sixth moments of the covariates: more than 6 degrees, got {freedom}."
+        return [Hypothesis("three moments", freedom is None or freedom > 6, message)]
 
     def realised(self, problem: Problem, truth: Truth, data: Dataset, fit: Any = None) -> float:
         return float((truth.changes**2).sum())

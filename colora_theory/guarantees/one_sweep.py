@@ -24,6 +24,7 @@ from colora_theory.guarantees.hypotheses import (
     equal_counts,
     homogeneous,
     isotropic_gaussian,
+    signal,
     vector_model,
 )
 from colora_theory.model.linalg import Array, subspace_distance
@@ -211,6 +212,7 @@ class _Sweeps(Guarantee):
             homogeneous(problem),
             isotropic_gaussian(problem),
             equal_counts(problem),
+            signal(problem),
         ]
 
     @staticmethod
@@ -227,8 +229,8 @@ class _Sweeps(Guarantee):
     def _course(self, problem: Problem, truth: Truth, fit: Any, sweeps: int = 0) -> list[float]:
         """Proved distances along a recorded run on fresh samples; empty for any other run."""
         subspaces = self._run(fit)
-        if len(subspaces) < 2:
-            return []
+        if len(subspaces) < 2 or subspaces[0].shape != truth.input_subspace.shape:
+            return []  # the proof is about a fit of the truth's rank
         rows = problem.counts[0] // (2 + 2 * (len(subspaces) - 1))
         start = subspace_distance(subspaces[0], truth.input_subspace)
         sizes = CoreSizes.of(truth.cores[:, :, 0], problem.dim_in)
@@ -249,8 +251,9 @@ class OneSweep(_Sweeps):
     g(b, ν) a lower bound on the least singular value of the rows ĉ_i ⊗ h_ij, h ∈ R^b, after an independent
     projection of rank ν was removed, and a_E < 1 bounding the part of the error inside U.
     The value uses the realised start and true cores; observed: the distance after the first sweep.
-    Hypotheses: vector model, covariates N(0, I), equal counts, inside the shared model, a run of altmin with
-    fresh_samples and keep_history. Sufficient rows are as good: their parts are independent and exact in law.
+    Hypotheses: vector model, covariates N(0, I), equal counts, inside the shared model, a signal, a run of altmin
+    with the truth's rank, fresh_samples and keep_history. Sufficient rows are as good: their parts are
+    independent and exact in law.
     Kind: bound with probability 1 − η (η = 0.01), proved here. Source: docs/theory.md, "One sweep".
     """
 

@@ -1,7 +1,6 @@
-"""Published contraction factors of single steps, and numbers of samples, whose constants the sources leave open.
+"""Published contraction factors of single steps: each is compared with the worst step of a recorded run.
 
-Tags as in `published`. A contraction factor is compared with the worst step of a recorded run; a number of samples
-is drawn over phase diagrams and not tested.
+Tags as in `published`, whose table holds the rates and thresholds.
 """
 
 from __future__ import annotations
@@ -10,10 +9,16 @@ import itertools
 import math
 from typing import TYPE_CHECKING, Any
 
-from colora_theory.guarantees.base import Hypothesis, register
-from colora_theory.guarantees.grip import class_incoherence
-from colora_theory.guarantees.hypotheses import equal_counts, homogeneous, isotropic_gaussian, noiseless
-from colora_theory.guarantees.published import VectorRate, diversity
+from colora_theory.guarantees.base import Guarantee, Hypothesis, register
+from colora_theory.guarantees.hypotheses import (
+    equal_counts,
+    homogeneous,
+    isotropic_gaussian,
+    noiseless,
+    sensing,
+    vector_model,
+)
+from colora_theory.guarantees.published import diversity
 from colora_theory.model.linalg import Array, subspace_distance
 from colora_theory.model.problem import Problem
 
@@ -33,14 +38,23 @@ def worst_contraction(fit: Any, truth: Truth, floor: float = 1e-10) -> float:
     return max(ratios) if ratios else float("nan")
 
 
-class _Contraction(VectorRate):
+class _Contraction(Guarantee):
     """Noiseless contraction factor per step; the number of samples it needs is known up to a constant only."""
 
+    kind = "rate"
+    side = "upper"
     metric = "worst_contraction"
     per_trial = True
+    conservative = "constant (and logarithms) unspecified"
 
     def conditions(self, problem: Problem) -> list[Hypothesis]:
-        return [*super().conditions(problem), noiseless(problem)]
+        return [
+            vector_model(problem),
+            isotropic_gaussian(problem),
+            equal_counts(problem),
+            homogeneous(problem),
+            noiseless(problem),
+        ]
 
     def observed(self, problem: Problem, truth: Truth, data: Dataset, fit: Any) -> float:
         """Largest contraction factor of the distance in any recorded step."""
@@ -130,9 +144,7 @@ class MatrixSensingContraction(_Contraction):
 
     def conditions(self, problem: Problem) -> list[Hypothesis]:
         return [
-            Hypothesis(
-                "sensing design", problem.design == "sensing", f"needs design = 'sensing', got {problem.design!r}."
-            ),
+            sensing(problem),
             Hypothesis("one user", problem.num_users == 1, f"needs num_users = 1, got {problem.num_users}."),
             isotropic_gaussian(problem),
             homogeneous(problem),
@@ -141,113 +153,6 @@ class MatrixSensingContraction(_Contraction):
 
     def formula(self, problem: Problem) -> float:
         return 1.0 / 16.0
-
-
-class _Threshold(VectorRate):
-    """A number of samples per user, up to a constant: drawn over phase diagrams, not tested."""
-
-    side = "threshold"
-    metric = "success"
-    against = "num_samples"
-
-
-@register
-class AltGDMinSamples(_Threshold):
-    """AltGDmin's sample complexity: N ≳ (d + k) r² log(1/ε).
-
-    Value: N/k with constant one and ε = 1e-3, the success distance.
-    Hypotheses: vector model, covariates N(0, I), noiseless.
-    Kind: rate (threshold in num_samples). Source: Nayer & Vaswani, arXiv 2102.10217, 2306.17782 (abstract).
-    """
-
-    name = "altgdmin_samples"
-    estimators = ("altgdmin",)
-    source = "Nayer & Vaswani, arXiv 2102.10217, 2306.17782"
-    tag = "V"
-
-    def conditions(self, problem: Problem) -> list[Hypothesis]:
-        return [*super().conditions(problem), noiseless(problem)]
-
-    def formula(self, problem: Problem) -> float:
-        total = (problem.dim_in + problem.num_users) * problem.rank_in**2 * math.log(1e3)
-        return total / problem.num_users
-
-
-@register
-class CoLoraSamples(_Threshold):
-    """CoLoRA's sample complexity under GRIP: nk ≳ μ((d+p)r + k r²).
-
-    The paper proves convergence of alternating minimisation for shared adapters with personal r × r cores under
-    a GRIP condition and sufficient task similarity. Its definition was not available: this is our reconstruction
-    of a condition the CoLoRA paper names (`grip_net`), up to its constant. Value: μ((d+p)r + k r1 r2)/k with
-    r = max(r1, r2).
-    Hypotheses: covariates N(0, I), equal counts, inside the shared model.
-    Kind: rate (threshold in num_samples). Source: Magakyan, Reisizadeh, Park, Parrilo & Ozdaglar 2026,
-    arXiv 2602.07218 (summary); docs/theory.md, "GRIP".
-    """
-
-    name = "colora_samples"
-    estimators = ("altmin",)
-    source = "Magakyan et al. 2026, arXiv 2602.07218; our reconstruction, docs/theory.md#grip"
-    tag = "V summary only"
-
-    def conditions(self, problem: Problem) -> list[Hypothesis]:
-        return [isotropic_gaussian(problem), equal_counts(problem), homogeneous(problem)]
-
-    def formula(self, problem: Problem) -> float:
-        r1, r2, k = problem.rank_in, problem.rank_out, problem.num_users
-        out = problem.dim_out * r2 if problem.dim_out > 1 else 0
-        return class_incoherence(problem) * (problem.dim_in * r1 + out + k * r1 * r2) / k
-
-
-@register
-class TuckerRipSamples(_Threshold):
-    """Restricted isometry for Tucker tensors: m ≳ δ⁻²(r³ + 3 n r) log 3.
-
-    For one dense Gaussian ensemble on n × n × n tensors of rank (r, r, r). Here the weights of all users form a
-    d × p × k tensor, measured user by user, which is a harder ensemble: the number is a lower reference.
-    Value, per user, with constant one, δ = 1/2, r3 = min(k, r1 r2): (r1 r2 r3 + d r1 + p r2 + k r3) log 3/(k δ²).
-    Hypotheses: sensing design, covariates N(0, I), equal counts, inside the shared model.
-    Kind: rate (threshold in num_samples). Source: Rauhut, Schneider & Stojanac 2017, arXiv 1602.05217.
-    """
-
-    name = "tucker_rip_samples"
-    source = "Rauhut, Schneider & Stojanac 2017, arXiv 1602.05217"
-    tag = "R 95"
-
-    def conditions(self, problem: Problem) -> list[Hypothesis]:
-        sensing = Hypothesis(
-            "sensing design", problem.design == "sensing", f"needs design = 'sensing', got {problem.design!r}."
-        )
-        return [sensing, isotropic_gaussian(problem), equal_counts(problem), homogeneous(problem)]
-
-    def formula(self, problem: Problem) -> float:
-        r1, r2, k = problem.rank_in, problem.rank_out, problem.num_users
-        r3 = min(k, r1 * r2)
-        unknowns = r1 * r2 * r3 + problem.dim_in * r1 + problem.dim_out * r2 + k * r3
-        return 4.0 * math.log(3.0) * unknowns / k
-
-
-@register
-class NuclearNormSamples(_Threshold):
-    """Nuclear-norm recovery of one matrix: m ≳ (d + p) r.
-
-    δ_{5r} < 1/10 makes nuclear-norm minimisation exact, and m ≥ D n r Gaussian measurements suffice for it. Value:
-    (d + p) r, the scale, for each user on its own.
-    Hypotheses: sensing design, covariates N(0, I), equal counts, inside the shared model.
-    Kind: rate (threshold in num_samples). Source: Recht, Fazel & Parrilo 2010; Candès & Plan 2011.
-    """
-
-    name = "nuclear_norm_samples"
-    estimators = ("nuclear_norm",)
-    source = "Recht, Fazel & Parrilo 2010; Candès & Plan 2011"
-    tag = "V"
-
-    def conditions(self, problem: Problem) -> list[Hypothesis]:
-        return TuckerRipSamples().conditions(problem)
-
-    def formula(self, problem: Problem) -> float:
-        return float((problem.dim_in + problem.dim_out) * max(problem.rank_in, problem.rank_out))
 
 
 @register

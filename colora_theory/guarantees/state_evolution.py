@@ -10,6 +10,7 @@ from colora_theory.guarantees.hypotheses import (
     equal_counts,
     homogeneous,
     isotropic_gaussian,
+    signal,
     vector_model,
 )
 from colora_theory.model.linalg import subspace_distance_fro
@@ -37,6 +38,7 @@ class _Evolution(Guarantee):
             homogeneous(problem),
             isotropic_gaussian(problem),
             equal_counts(problem),
+            signal(problem),
             Hypothesis(
                 "orthogonal cores",
                 even,
@@ -66,6 +68,8 @@ class _Evolution(Guarantee):
         subspaces = [] if fit is None else fit.history.get("input_subspaces", [])
         if len(subspaces) < 2 or not fit.history.fresh_samples:  # or nothing was recorded
             return []
+        if subspaces[0].shape != truth.input_subspace.shape:
+            return []  # the evolution is that of a fit of the truth's rank
         start = subspace_distance_fro(subspaces[0], truth.input_subspace) ** 2 / problem.rank_in
         sweeps = len(subspaces) - 1
         rows = problem.counts[0] // (2 + 2 * sweeps)

@@ -16,7 +16,7 @@ from scipy.sparse.linalg import ArpackNoConvergence, LinearOperator, cg, eigs
 
 from colora_theory.guarantees.tangent import complement, user_blocks
 from colora_theory.model.dataset import Dataset, adjoint, predict
-from colora_theory.model.linalg import Array, least_squares
+from colora_theory.model.linalg import Array, as_rows, least_squares
 from colora_theory.model.truth import Truth
 
 #: A normal matrix with at most this many entries is factored however small the data are.
@@ -40,7 +40,7 @@ class SweepMap:
         x = self.data.covariates
         if self.data.design == "regression":
             return np.asarray(x @ self.u)
-        return (self.u.T @ x @ self.v).reshape(*x.shape[:2], -1)
+        return as_rows(self.u.T @ x @ self.v)
 
     def _input_solver(self) -> Callable[[Array], Array]:
         """Solver of Σ_i 𝒜_i*(𝒜_i(Z C_i Vᵀ)) V C_iᵀ = R for Z, shapes (d, r1)."""

@@ -10,10 +10,12 @@ section "Tangent space".
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.linalg import cho_factor, cho_solve
 
 from colora_theory.model.dataset import Dataset
@@ -21,8 +23,10 @@ from colora_theory.model.linalg import Array
 from colora_theory.model.problem import Problem
 from colora_theory.model.truth import Truth
 
-#: A Gram matrix whose eigenvalues spread wider than this counts as singular.
+#: A Gram matrix whose eigenvalues spread at most so far is regular; below ROUNDING it cannot be told from a
+#: singular one. In between the numerical rank is undecided, and nothing is claimed.
 RANK_TOLERANCE = 1e-11
+ROUNDING = 1e-13
 #: Users are handled in blocks of about this many bytes of temporary memory.
 _BLOCK_BYTES = 2**26
 
@@ -32,12 +36,19 @@ def complement(basis: Array) -> Array:
     return np.linalg.qr(basis, mode="complete")[0][:, basis.shape[1] :]
 
 
-def inverse_root(moment: Array) -> Array | None:
-    """Return M^{-1/2} of a symmetric positive definite M, or None when it is singular."""
-    values, vectors = np.linalg.eigh(moment)
-    if values[0] <= RANK_TOLERANCE * values[-1]:
+def inverse_root(stack: Array) -> Array | None:
+    """Return M^{-1/2} of M = Σ C_iC_iᵀ for a stack (k, a, b); None when M is singular to rounding.
+
+    Where M is badly conditioned, through the singular values of the unfolding: forming M squares its condition.
+    """
+    values, vectors = np.linalg.eigh(np.einsum("kab,kcb->ac", stack, stack))
+    if values[0] > RANK_TOLERANCE * values[-1]:
+        return np.asarray((vectors / np.sqrt(values)) @ vectors.T)
+    unfolding = stack.transpose(1, 0, 2).reshape(len(values), -1)
+    vectors, roots, _ = np.linalg.svd(unfolding, full_matrices=False)
+    if len(roots) < len(values) or roots[-1] <= ROUNDING * roots[0]:
         return None
-    return np.asarray((vectors / np.sqrt(values)) @ vectors.T)
+    return np.asarray((vectors / roots) @ vectors.T)
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,6 +64,9 @@ class TangentSystem:
     core_trace : Σ_i tr G_i⁻¹ over the core blocks G_i of JᵀJ; infinite when one is singular.
     split : number of coordinates of A′.
     root_in : M1^{-1/2}.
+    core_spread : smallest squared ratio of extreme diagonal entries of the triangular factors of the cores'
+        features; 0 when a user has fewer samples than its core has unknowns.
+    scale : mean square of all users' covariates in a direction; what is far below it in S is rounding.
     """
 
     schur: Array
@@ -60,18 +74,27 @@ class TangentSystem:
     core_trace: float
     split: int
     root_in: Array
+    core_spread: float = 1.0
+    scale: float = 0.0
 
     @property
     def identifiable(self) -> bool:
         """Whether JᵀJ is non-singular: rank J = degrees of freedom, the exact local condition."""
-        return np.isfinite(self.core_trace) and self._floor > 0
+        return np.isfinite(self.core_trace) and self._spread > RANK_TOLERANCE
+
+    @property
+    def singular(self) -> bool:
+        """Whether JᵀJ is singular beyond doubt; neither this nor `identifiable` when rounding hides its rank."""
+        return self.core_spread <= ROUNDING**2 or (np.isfinite(self.core_trace) and self._spread <= ROUNDING)
 
     @cached_property
-    def _floor(self) -> float:
+    def _spread(self) -> float:
+        """Ratio of the least eigenvalue of S to its largest, or to the scale of the data if that is larger."""
         if len(self.schur) == 0:
             return 1.0
         values = np.linalg.eigvalsh(self.schur)
-        return float(values[0]) if values[0] > RANK_TOLERANCE * values[-1] else 0.0
+        largest = max(float(values[-1]), self.scale)
+        return float(values[0]) / largest if largest > 0 else 0.0
 
     def weight_trace(self) -> float:
         """tr D (JᵀJ)⁻¹ Dᵀ: the Cramér–Rao number for all weights at noise variance one; NaN if singular."""
@@ -98,13 +121,15 @@ def tangent_system(truth: Truth, data: Dataset) -> TangentSystem | None:
 
     Cost O(k m d²) plus O(q²) memory; blocks of users keep the temporary memory constant.
     """
-    cores = truth.cores
-    root_in = inverse_root(np.einsum("kab,kcb->ac", cores, cores))
-    root_out = inverse_root(np.einsum("kab,kac->bc", cores, cores))
+    root_in, root_out = inverse_root(truth.cores), inverse_root(truth.cores.swapaxes(1, 2))
     if root_in is None or root_out is None:
         return None
     build = _regression if data.design == "regression" else _sensing
-    return build(truth, data, root_in, root_out)
+    energy = float(np.vdot(data.covariates, data.covariates))
+    return replace(
+        build(truth, data, root_in, root_out),
+        scale=energy / math.prod(data.covariates.shape[2:]) / len(truth.cores),
+    )
 
 
 def user_blocks(num_users: int, bytes_per_user: int) -> list[slice]:
@@ -113,20 +138,22 @@ def user_blocks(num_users: int, bytes_per_user: int) -> list[slice]:
     return [slice(i, min(i + step, num_users)) for i in range(0, num_users, step)]
 
 
-def _factor(features: Array) -> tuple[Array, Array] | None:
-    """Batched QR of core features (k, m, q); None when some user's are rank deficient."""
-    if features.shape[1] < features.shape[2]:
-        return None
+def _factor(features: Array, counts: NDArray[np.int64]) -> tuple[Array, Array] | float:
+    """Batched QR of core features (k, m, q); the `core_spread` alone when some user's are rank deficient."""
+    if counts.min() < features.shape[2]:
+        return 0.0
     q, r = np.linalg.qr(features)
     diagonal = np.abs(np.diagonal(r, axis1=1, axis2=2))
-    if (diagonal.min(1) <= np.sqrt(RANK_TOLERANCE) * diagonal.max(1)).any():
-        return None
-    return q, r
+    largest = diagonal.max(1)
+    spread = float(np.divide(diagonal.min(1), largest, out=np.zeros(len(r)), where=largest > 0).min()) ** 2
+    return (q, r) if spread > RANK_TOLERANCE else spread
 
 
-def _deficient(q: int, split: int, root_in: Array) -> TangentSystem:
+def _deficient(q: int, split: int, root_in: Array, spread: float) -> TangentSystem:
     zero = np.zeros((q, q))
-    return TangentSystem(schur=zero, response=zero, core_trace=float("inf"), split=split, root_in=root_in)
+    return TangentSystem(
+        schur=zero, response=zero, core_trace=float("inf"), split=split, root_in=root_in, core_spread=spread
+    )
 
 
 def _regression(truth: Truth, data: Dataset, root_in: Array, root_out: Array) -> TangentSystem:
@@ -142,9 +169,9 @@ def _regression(truth: Truth, data: Dataset, root_in: Array, root_out: Array) ->
     for users in user_blocks(len(cores), 8 * (d * d + 3 * data.covariates.shape[1] * d)):
         x = data.covariates[users]
         inner, outer = x @ u, x @ outside
-        factored = _factor(inner)
-        if factored is None:
-            return _deficient(q, split, root_in)
+        factored = _factor(inner, data.counts[users])
+        if isinstance(factored, float):
+            return _deficient(q, split, root_in, factored)
         basis, triangle = factored
         along = basis.swapaxes(1, 2) @ outer
         outer -= basis @ along
@@ -169,10 +196,10 @@ def _sensing(truth: Truth, data: Dataset, root_in: Array, root_out: Array) -> Ta
     (d, r1), (p, r2) = u.shape, v.shape
     split, q = r1 * (d - r1), r1 * (d - r1) + r2 * (p - r2)
     schur, response, core_trace = np.zeros((q, q)), np.zeros((q, q)), 0.0
-    for core, a in zip(cores, data.covariates, strict=True):
-        factored = _factor((u.T @ a @ v).reshape(1, len(a), r1 * r2))
-        if factored is None:
-            return _deficient(q, split, root_in)
+    for i, (core, a) in enumerate(zip(cores, data.covariates, strict=True)):
+        factored = _factor((u.T @ a @ v).reshape(1, len(a), r1 * r2), data.counts[i : i + 1])
+        if isinstance(factored, float):
+            return _deficient(q, split, root_in, factored)
         basis, triangle = factored[0][0], factored[1][0]
         first = (outside.T @ a @ (v @ (root_in @ core).T)).reshape(len(a), split)
         second = (beyond.T @ (a.swapaxes(1, 2) @ (u @ core @ root_out))).reshape(len(a), q - split)

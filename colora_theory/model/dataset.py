@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from colora_theory.errors import InputError, expect
-from colora_theory.model.linalg import Array, bartlett
+from colora_theory.model.checks import check_integer
+from colora_theory.model.linalg import Array, as_rows, bartlett
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -167,8 +168,11 @@ class Dataset:
         F_j = G_j R⁻¹, G_j the triangular factors of independent Gaussian matrices with n_j rows and
         RᵀR = Σ G_jᵀG_j; only this needs `rng`.
         """
-        if isinstance(parts, bool) or not isinstance(parts, int) or parts < 1:
-            raise InputError(f"parts must be an integer ≥ 1, got {parts!r}.")
+        parts = check_integer("parts", parts, 1)
+        most = max(2, int(self.counts.max()))
+        if parts > most:
+            raise InputError(f"parts must be at most {most}, or every user's part is empty, got {parts}.")
+        expect("rng", rng, (np.random.Generator, type(None)), "use np.random.default_rng(seed)")
         if not self.sufficient:
             rows = [slice(j, None, parts) for j in range(parts)]
             return [
@@ -182,13 +186,13 @@ class Dataset:
             ]
         if rng is None:
             raise InputError("splitting sufficient rows draws random numbers; pass rng.")
-        k, m = self.covariates.shape[:2]
+        m = self.covariates.shape[1]
         shares = [(self.counts + parts - 1 - j) // parts for j in range(parts)]
         live = np.arange(m) < self.counts[:, None]  # rows beyond the number of samples are zero anyway
         factors = [bartlett(rng, share, m) * live[:, None, :] for share in shares]
         gram = sum((g.swapaxes(1, 2) @ g for g in factors), start=np.eye(m) * ~live[:, None, :])
         total = np.linalg.cholesky(gram).swapaxes(1, 2)
-        table = np.concatenate([self.covariates.reshape(k, m, -1), self.responses.reshape(k, m, -1)], axis=2)
+        table = np.concatenate([as_rows(self.covariates), as_rows(self.responses)], axis=2)
         table = np.linalg.solve(total, table)
         out = []
         for factor, share in zip(factors, shares, strict=True):
@@ -222,18 +226,16 @@ def predict(covariates: Array, weights: Array) -> Array:
     """Noiseless responses, shape (k, m, p) or (k, m), of weights of shape (k, d, p) or (d, p)."""
     if covariates.ndim == 3:
         return np.matmul(covariates, weights)
-    k, m = covariates.shape[:2]
     flat = weights.reshape(*weights.shape[:-2], -1, 1)
-    return np.matmul(covariates.reshape(k, m, -1), flat)[..., 0]
+    return np.matmul(as_rows(covariates), flat)[..., 0]
 
 
 def adjoint(data: Dataset, responses: Array) -> Array:
     """𝒜_i*(e_i) for all users: X_iᵀe_i, or Σ_j e_ij A_ij; shape (k, d, p)."""
     if data.design == "regression":
         return np.matmul(data.covariates.swapaxes(1, 2), responses)
-    k, m = responses.shape
-    flat = np.matmul(responses[:, None, :], data.covariates.reshape(k, m, -1))
-    return flat.reshape(k, data.dim_in, data.dim_out)
+    flat = np.matmul(responses[:, None, :], as_rows(data.covariates))
+    return flat.reshape(data.num_users, data.dim_in, data.dim_out)
 
 
 def _finite(what: str, user: int | None, value: Any) -> Array:

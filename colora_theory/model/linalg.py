@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Final, NamedTuple, TypeAlias
 
@@ -62,6 +63,11 @@ def subspace_distance(estimate: Array, target: Array) -> float:
 def subspace_distance_fro(estimate: Array, target: Array) -> float:
     """Return ‖(I − ÛÛᵀ)U‖_F: root of the summed squared sines of the principal angles."""
     return float(np.linalg.norm(_missed(estimate, target)))
+
+
+def as_rows(stack: Array) -> Array:
+    """A stack (k, m, …) with the trailing axes flattened, shape (k, m, q); also when there are no rows (m = 0)."""
+    return stack.reshape(*stack.shape[:2], math.prod(stack.shape[2:]))
 
 
 def times_few(stack: Array, matrix: Array) -> Array:

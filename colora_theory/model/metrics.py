@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterable
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 import numpy as np
 
+from colora_theory.errors import InputError, expect
 from colora_theory.model.linalg import Array, subspace_distance, subspace_distance_fro
 from colora_theory.model.problem import Problem, covariance_factor
 from colora_theory.model.truth import Truth
@@ -17,27 +19,56 @@ SUCCESS_DISTANCE: Final = 1e-3
 NAN: Final = float("nan")
 
 
+Measure: TypeAlias = Callable[[Problem, Truth, Any], float]
+
+_METRICS: Final[dict[str, Measure]] = {}
+
+
+def metric(name: str) -> Callable[[Measure], Measure]:
+    """Decorator: make a function of (problem, truth, fit) a metric that studies and figures know by `name`."""
+
+    def registered(function: Measure) -> Measure:
+        @functools.wraps(function)
+        def measure(problem: Problem, truth: Truth, fit: Any) -> float:
+            expect("problem", problem, Problem, "build one with ct.Problem(num_users=..., ...)")
+            expect("truth", truth, Truth, "draw one with ct.sample_truth(problem, rng)")
+            if not hasattr(fit, "weights") or np.shape(fit.weights) != truth.weights.shape:
+                raise InputError(
+                    f"fit must have weights of shape {truth.weights.shape}, got {type(fit).__name__}."
+                )
+            return function(problem, truth, fit)
+
+        _METRICS[name] = measure
+        return measure
+
+    return registered
+
+
 def user_errors(truth: Truth, fit: Any) -> Array:
     """Squared Frobenius errors ‖Ŵ_i − W_i‖², shape (num_users,)."""
     difference = fit.weights - truth.weights
     return np.einsum("kab,kab->k", difference, difference)
 
 
+@metric("parameter_error")
 def parameter_error(problem: Problem, truth: Truth, fit: Any) -> float:
     """Sum over users of the squared Frobenius error."""
     return float(user_errors(truth, fit).sum())
 
 
+@metric("mean_user_error")
 def mean_user_error(problem: Problem, truth: Truth, fit: Any) -> float:
     """Mean over users of the squared Frobenius error."""
     return float(user_errors(truth, fit).mean())
 
 
+@metric("max_user_error")
 def max_user_error(problem: Problem, truth: Truth, fit: Any) -> float:
     """Largest squared Frobenius error of any user."""
     return float(user_errors(truth, fit).max())
 
 
+@metric("prediction_risk")
 def prediction_risk(problem: Problem, truth: Truth, fit: Any) -> float:
     """Excess risk Σ_i E‖(Ŵ_i − W_i)ᵀx‖² (sensing: E⟨A, Ŵ_i − W_i⟩²) of a fresh covariate.
 
@@ -54,27 +85,40 @@ def prediction_risk(problem: Problem, truth: Truth, fit: Any) -> float:
     return risk
 
 
+@metric("relative_error")
 def relative_error(problem: Problem, truth: Truth, fit: Any) -> float:
     """Root of the summed squared error relative to the norm of what was to be learned, W_i − W_0."""
     scale = float((truth.changes**2).sum())
     return float(np.sqrt(parameter_error(problem, truth, fit) / scale)) if scale else NAN
 
 
+@metric("subspace_distance")
 def input_distance(problem: Problem, truth: Truth, fit: Any) -> float:
     """Sine of the largest principal angle between estimated and true input subspace; NaN without one."""
     return NAN if fit.input_subspace is None else subspace_distance(fit.input_subspace, truth.input_subspace)
 
 
+@metric("subspace_distance_fro")
 def input_distance_fro(problem: Problem, truth: Truth, fit: Any) -> float:
     """Frobenius version of the subspace distance; NaN without an estimated subspace."""
     return NAN if fit.input_subspace is None else subspace_distance_fro(fit.input_subspace, truth.input_subspace)
 
 
+@metric("output_subspace_distance")
 def output_distance(problem: Problem, truth: Truth, fit: Any) -> float:
     """Sine of the largest principal angle between estimated and true output subspace; NaN without one."""
     return NAN if fit.output_subspace is None else subspace_distance(fit.output_subspace, truth.output_subspace)
 
 
+@metric("coverage")
+def coverage(problem: Problem, truth: Truth, fit: Any) -> float:
+    """Share of the weights' entries inside their 95 % intervals; NaN for a fit without standard errors."""
+    if getattr(fit, "standard_errors", None) is None:
+        return NAN
+    return float((np.abs(fit.weights - truth.weights) <= 1.959963984540054 * fit.standard_errors).mean())
+
+
+@metric("success")
 def success(problem: Problem, truth: Truth, fit: Any) -> float:
     """1 when both subspaces are recovered, else 0.
 
@@ -94,18 +138,6 @@ def success(problem: Problem, truth: Truth, fit: Any) -> float:
         within &= subspace_distance(estimated, true) <= max(SUCCESS_DISTANCE, 3.0 * float(level))
     return float(within)
 
-
-_METRICS: Final[dict[str, Callable[[Problem, Truth, Any], float]]] = {
-    "parameter_error": parameter_error,
-    "mean_user_error": mean_user_error,
-    "max_user_error": max_user_error,
-    "prediction_risk": prediction_risk,
-    "relative_error": relative_error,
-    "subspace_distance": input_distance,
-    "subspace_distance_fro": input_distance_fro,
-    "output_subspace_distance": output_distance,
-    "success": success,
-}
 
 #: Every metric a study may ask for; "sweeps" and "seconds" come from the run itself.
 NAMES: Final[tuple[str, ...]] = (*_METRICS, "sweeps", "seconds")

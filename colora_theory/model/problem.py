@@ -16,6 +16,8 @@ from colora_theory.model.checks import check_integer, check_real, check_word
 from colora_theory.model.covariates import LAWS, Law
 from colora_theory.model.ranks import rank_pair
 
+#: Users beyond this have no list of their counts, which would fill the memory.
+MOST_LISTED: Final = 10**8
 #: Allowed words, field by field.
 CHOICES: Final[dict[str, tuple[str, ...]]] = {
     "design": ("regression", "sensing"),
@@ -215,7 +217,9 @@ class Problem:
 
     @property
     def counts(self) -> tuple[int, ...]:
-        """Samples of each user."""
+        """Samples of each user; InputError for more users than can be listed."""
+        if self.num_users > MOST_LISTED:
+            raise InputError(f"counts of {self.num_users} users cannot be listed; take at most {MOST_LISTED}.")
         if isinstance(self.num_samples, int):
             return (self.num_samples,) * self.num_users
         return tuple(self.num_samples[i % len(self.num_samples)] for i in range(self.num_users))
@@ -243,8 +247,18 @@ class Problem:
 
     @property
     def homogeneous(self) -> bool:
-        """Whether every user's weight lies exactly in the shared model (no deviation, outlier, intercept)."""
-        return not (self.similarity_angle or self.deviation_norm or self.outlier_fraction or self.intercept_std)
+        """Whether every user's weight lies exactly in the shared model (no deviation, outlier, intercept).
+
+        What the fields come to counts: a share of outliers that rounds to no user is none, nor does a subspace
+        tilt without a signal in it.
+        """
+        tilted = self.similarity_angle and self.signal_norm
+        return not (tilted or self.deviation_norm or self.num_outliers or self.intercept_std)
+
+    @property
+    def num_outliers(self) -> int:
+        """Users that are outliers: outlier_fraction · num_users, rounded."""
+        return round(self.outlier_fraction * self.num_users)
 
     def replace(self, **changes: Any) -> Problem:
         """Return the problem with some fields changed (validated again)."""

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from colora_theory.errors import InputError, expect
 from colora_theory.model.dataset import Dataset, predict
 from colora_theory.model.linalg import Array, bartlett
+from colora_theory.model.memory import refuse_too_large
 from colora_theory.model.problem import Problem, covariance_factor
 from colora_theory.model.truth import Truth
 
@@ -25,6 +26,7 @@ def sample_data(problem: Problem, truth: Truth, rng: np.random.Generator) -> Dat
     needed, got = (problem.num_users, problem.dim_in, problem.dim_out), truth.weights.shape
     if got != needed:
         raise InputError(f"truth must have weights of shape {needed} like the problem, got {got}.")
+    refuse_too_large(problem)
     counts = np.array(problem.counts, dtype=np.int64)
     draw = _sufficient if problem.sampling == "sufficient" else _rows
     covariates, responses = draw(problem, truth, counts, rng)

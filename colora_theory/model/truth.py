@@ -10,6 +10,7 @@ import numpy as np
 
 from colora_theory.errors import InputError, expect
 from colora_theory.model.linalg import Array, haar
+from colora_theory.model.memory import refuse_too_large
 from colora_theory.model.problem import Problem
 
 
@@ -56,6 +57,7 @@ def sample_truth(problem: Problem, rng: np.random.Generator) -> Truth:
     """
     expect("problem", problem, Problem, "build one with ct.Problem(num_users=..., ...)")
     expect("rng", rng, np.random.Generator, "use np.random.default_rng(seed)")
+    refuse_too_large(problem)
     d, p = problem.dim_in, problem.dim_out
     u, v = haar(rng, d, problem.rank_in), haar(rng, p, problem.rank_out)
     cores = _cores(problem, rng)
@@ -177,7 +179,7 @@ def _outliers(
 ) -> tuple[Array, np.ndarray]:
     """Replace the weights of round(fraction · k) random users by unrelated dense ones."""
     k = problem.num_users
-    chosen = rng.permutation(k)[: round(problem.outlier_fraction * k)]
+    chosen = rng.permutation(k)[: problem.num_outliers]
     if deviations is None:
         deviations = np.zeros((k, problem.dim_in, problem.dim_out))
     foreign = rng.standard_normal((len(chosen), problem.dim_in, problem.dim_out))

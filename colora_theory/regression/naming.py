@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from colora_theory.regression.fitted import Fitted
+if TYPE_CHECKING:
+    from colora_theory.regression.fitted import Fitted
 
 
 @dataclass(frozen=True, eq=False)

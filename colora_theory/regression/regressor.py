@@ -14,6 +14,7 @@ from scipy.special import stdtrit
 from colora_theory.errors import InputError
 from colora_theory.model.checks import check_flag, check_real, check_word
 from colora_theory.model.linalg import Array
+from colora_theory.regression.certificate import Certified
 from colora_theory.regression.fitted import Fitted, residuals_of
 from colora_theory.regression.fitting import fit_population, fit_shared
 from colora_theory.regression.labels import key_of, labels_of, numbered
@@ -32,7 +33,7 @@ class UnknownUserWarning(UserWarning):
     """Rows of users never seen are predicted with the population's coefficients."""
 
 
-class CoLoRARegressor(Regressor):
+class CoLoRARegressor(Certified, Regressor):
     """Linear regression for many users at once: coefficients of their own, learned from each other.
 
     With the default estimator `hierarchical` (empirical Bayes) user i's coefficients are a draw from a population
@@ -194,9 +195,8 @@ class CoLoRARegressor(Regressor):
 
     def knows(self, groups: Any) -> NDArray[np.bool_]:
         """Whether the model has seen the user of every row, shape (rows,)."""
-        found, _ = self._state()
         labels = labels_of("groups", groups, len(groups) if hasattr(groups, "__len__") else 0)
-        return np.array([key_of(label) in found.numbers for label in labels], dtype=bool)
+        return np.array([key_of(label) in self._state()[0].numbers for label in labels], dtype=bool)
 
     def score(self, X: Any, y: Any, groups: Any = None, sample_weight: Any = None) -> float:
         """Coefficient of determination R² of the predictions, mean over outputs; as scikit-learn's `r2_score`."""

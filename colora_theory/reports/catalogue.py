@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
+import shutil
 from typing import Any
 
 from colora_theory import estimators as methods
@@ -30,11 +32,22 @@ def estimators(name: str | None, as_json: bool) -> str:
     cls = methods.get(name)
     text = (cls.__doc__ or "").strip()
     if as_json:
-        return json.dumps({"name": cls.name, "parameters": list(cls.parameters()), "text": text})
-    return f"{cls.name}\nparameters: {', '.join(cls.parameters()) or 'none'}\n\n{text}"
+        defaults = {f.name: _default(f) for f in dataclasses.fields(cls)}
+        return json.dumps(
+            {"name": cls.name, "parameters": list(cls.parameters()), "defaults": defaults, "text": text}
+        )
+    settings = ", ".join(f"{f.name} = {_default(f)}" for f in dataclasses.fields(cls))
+    return f"{cls.name}\nparameters and defaults: {settings or 'none'}\n\n{text}"
+
+
+def _default(field: dataclasses.Field[Any]) -> str:
+    if field.default is dataclasses.MISSING:
+        return "required"
+    return "given by the data" if field.default is None and field.name != "rank" else repr(field.default)
 
 
 def _list(head: list[str], entries: list[list[Any]], as_json: bool) -> str:
     if as_json:
         return json.dumps([dict(zip(head, entry, strict=True)) for entry in entries])
-    return "\n".join(table(head, entries))
+    width = max(60, shutil.get_terminal_size((120, 24)).columns)
+    return "\n".join(line if len(line) <= width else line[: width - 1] + "…" for line in table(head, entries))

@@ -27,15 +27,6 @@ def duration(seconds: float) -> str:
     return f"{seconds / 86400:.3g} days"
 
 
-def size(number: float) -> str:
-    """Return a number of bytes for people: 3.2 GB."""
-    for unit in ("B", "kB", "MB", "GB", "TB"):
-        if number < 999.5:
-            return f"{number:.3g} {unit}"
-        number /= 1000
-    return f"{number:.3g} PB"
-
-
 @contextmanager
 def whole_file(path: Path) -> Iterator[Path]:
     """Give a file to write to beside `path`, and rename it to `path` when the body ends well.

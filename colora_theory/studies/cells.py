@@ -4,21 +4,19 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import itertools
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 from colora_theory.errors import InputError, nearest
 from colora_theory.model.problem import Problem
+from colora_theory.studies.grid import points, resolved
 
 if TYPE_CHECKING:
     from colora_theory.estimators import Estimator
     from colora_theory.model.truth import Truth
     from colora_theory.studies.schema import StudyTable
-
-MAX_CELLS: Final = 100_000
 
 
 def words_of(content: Any) -> tuple[int, ...]:
@@ -92,39 +90,36 @@ def as_tuples(value: Any) -> Any:
 
 
 def cells(table: StudyTable) -> tuple[Cell, ...]:
+    """The cells of a study's grid, in file order."""
     fixed = {name: as_tuples(value) for name, value in table.problem.items()}
-    grid = {name: [as_tuples(v) for v in values] for name, values in table.grid.items()}
-    for name in grid:
+    names, places = points(table.grid, table.zip)
+    for name in names:
         if name in fixed:
-            raise InputError(f"{name} stands in [problem] and in [grid]; remove one of them.")
+            raise InputError(f"{name} stands in [problem] and is varied in the grid; remove one of them.")
     for index, exclude in enumerate(table.exclude):
         for name in exclude.where:
-            known(f"exclude[{index + 1}].where.{name}", name, grid)
+            known(f"exclude[{index + 1}].where.{name}", name, names)
     for f in dataclasses.fields(Problem):
-        if f.default is dataclasses.MISSING and f.name not in fixed and f.name not in grid:
+        if f.default is dataclasses.MISSING and f.name not in fixed and f.name not in names:
             raise InputError(f"problem.{f.name} is missing; set it in [problem] or vary it in [grid].")
-    size = 1
-    for values in grid.values():
-        size *= len(values)
-    if size > MAX_CELLS:
-        raise InputError(f"the grid has {size} cells; at most {MAX_CELLS} are allowed. Split the study.")
-    cells: dict[tuple[int, ...], Cell] = {}
-    for point in itertools.product(*grid.values()):
-        varied = dict(zip(grid, point, strict=True))
-        if any(_excluded(varied, exclude.where) for exclude in table.exclude):
-            continue
+    found: dict[tuple[int, ...], Cell] = {}
+    for place in places:
+        varied = {name: as_tuples(value) for name, value in place.items()}
         cell = _cell(fixed, varied)
-        if cell.words in cells:
-            raise InputError(f"the grid holds one problem twice: {cell}, and {cells[cell.words]}; remove one.")
-        cells[cell.words] = cell
-    if not cells:
+        if any(_excluded(cell.varied, exclude.where) for exclude in table.exclude):
+            continue
+        if cell.words in found:
+            raise InputError(f"the grid holds one problem twice: {cell}, and {found[cell.words]}; remove one.")
+        found[cell.words] = cell
+    if not found:
         raise InputError("the grid has no cells left: [[exclude]] removes all of them.")
-    return tuple(cells.values())
+    return tuple(found.values())
 
 
 def _cell(fixed: dict[str, Any], varied: dict[str, Any]) -> Cell:
     try:
-        problem = Problem(**fixed, **varied)
+        fields = resolved({**fixed, **varied})
+        problem, varied = Problem(**fields), {name: fields[name] for name in varied}
     except InputError as error:
         raise InputError(
             f"grid ({', '.join(f'{k} = {v}' for k, v in varied.items())}): {error}"

@@ -60,7 +60,11 @@ class GuaranteeTable(_Table):
 
 
 class FigureTable(_Table):
-    """`[[figure]]`: one picture. x, y, value, hue, row and col are problem fields, metrics, or "estimator"."""
+    """`[[figure]]`: one picture.
+
+    x, hue, row and col are problem fields, "estimator", or formulas over fields; y and value are metrics, or
+    formulas over one metric, fields and guarantees in which the metric stands to the first power.
+    """
 
     kind: str  # one of figure_kinds.names()
     x: str | None = None
@@ -80,8 +84,21 @@ class FigureTable(_Table):
     title: Text | None = None
     x_label: Text | None = None
     y_label: Text | None = None
+    baseline: str | None = None  # an estimator: y is shown as its ratio to that method in the same cell
+    slopes: list[float] = []  # guide lines of these log-log slopes
+    x_limits: Annotated[list[float], Field(min_length=2, max_length=2)] | None = None
+    y_limits: Annotated[list[float], Field(min_length=2, max_length=2)] | None = None
     log_x: bool | None = None
     log_y: bool | None = None
+
+
+def deciding(start: int, stop: int) -> range:
+    """Trials that decide about adaptive stopping: the even ones. Verdicts on means and shares use the others.
+
+    Errors are skewed, and a sample that happens to lie low also looks precise: judged on the trials that ended it,
+    a cell's mean is biased and true claims are called violated too often.
+    """
+    return range(start + start % 2, stop, 2)
 
 
 class TargetTable(_Table):
@@ -146,7 +163,8 @@ class StudyTable(_Table):
     learned: Text = ""  # what the run taught, written after it; the claim stays as it was
     seed: Annotated[int, Field(ge=0, lt=2**1024)]
     problem: dict[str, Any] = {}
-    grid: dict[str, Annotated[list[Any], Field(min_length=1)]] = {}
+    grid: dict[str, Annotated[list[Any], Field(min_length=1)] | dict[str, list[Any]]] = {}
+    zip: list[dict[str, Annotated[list[Any], Field(min_length=1)] | dict[str, list[Any]]]] = []
     exclude: list[ExcludeTable] = []
     estimator: Annotated[list[EstimatorTable], Field(min_length=1)]
     metrics: MetricsTable
@@ -164,8 +182,9 @@ class StudyTable(_Table):
 
 def parse(raw: dict[str, Any]) -> StudyTable:
     """Return the validated table, or raise InputError naming the first thing wrong."""
-    for section in ("problem", "grid"):
-        entries = raw.get(section)
+    zipped = raw.get("zip")
+    several = [(f"zip[{i}]", table) for i, table in enumerate(zipped, 1)] if isinstance(zipped, list) else []
+    for section, entries in (("problem", raw.get("problem")), ("grid", raw.get("grid")), *several):
         for key in entries if isinstance(entries, dict) else ():
             if key not in PROBLEM_FIELDS:
                 raise InputError(f"unknown key '{section}.{key}'; {nearest(str(key), PROBLEM_FIELDS)}")
@@ -202,7 +221,7 @@ _ALLOWED: Final = {
 
 
 def _sentence(problem: dict[str, Any]) -> str:
-    loc = tuple(part for part in problem["loc"] if part != "[key]")
+    loc = tuple(part for part in problem["loc"] if part != "[key]" and "[" not in str(part))
     where, given = dotted(loc), shown(problem.get("input"))
     if problem["type"] == "extra_forbidden":
         return f"unknown key {where!r}; {nearest(str(loc[-1]), _keys(loc[:-1]))}"

@@ -102,6 +102,7 @@ class Study:
         flat = {"seed": self.seed, "metrics.use": list(self.metrics)}
         flat |= {f"problem.{k}": v for k, v in table["problem"].items()}
         flat |= {f"grid.{k}": v for k, v in table["grid"].items()}
+        flat |= {f"grid.{k}": v for group in table["zip"] for k, v in group.items()}
         flat |= {f"estimator.{e.label}": {"name": e.name, "params": e.params} for e in self.estimators}
         claims = [guarantee_of(g) for g in self.guarantees]
         flat["guarantee (evaluated inside trials)"] = sorted({g.name for g in claims if g.per_trial})
@@ -218,6 +219,12 @@ def _check_guarantees(study: Study) -> None:
             raise InputError(f"{where}: {spec.name!r} speaks about {metric!r}; add it to metrics.use.")
 
 
+def _known_or_formula(where: str, name: Any, allowed: Iterable[str]) -> None:
+    """A bare word must be known; anything else is a formula, which the kind of figure reads."""
+    if not isinstance(name, str) or name.isidentifier() or not name.strip():
+        known(where, name, allowed)
+
+
 def _check_figures(study: Study, stored: bool) -> None:
     fields = {f.name for f in dataclasses.fields(Problem)}
     about = {guarantee_of(spec).metric for spec in study.guarantees}
@@ -231,10 +238,10 @@ def _check_figures(study: Study, stored: bool) -> None:
         recorded = figure_kinds.get(figure.kind).records
         for key in ("x", "y", "value"):
             if (name := getattr(figure, key)) is not None:
-                known(f"{where}.{key}", name, {*names, *recorded})
+                _known_or_formula(f"{where}.{key}", name, {*names, *recorded})
         for key in ("hue", "row", "col"):
             if (name := getattr(figure, key)) is not None:
-                known(f"{where}.{key}", name, {"estimator", *varied})
+                _known_or_formula(f"{where}.{key}", name, {"estimator", *varied})
         for name in figure.estimators or ():
             known(f"{where}.estimators", name, labels)
         for name in figure.overlay:

@@ -197,19 +197,28 @@ def _groups(results: Results) -> Iterable[_Group]:
     frame = results.frame(cell_id=True)
     for spec in study.guarantees:
         guarantee = guarantee_of(spec)
-        realised = results.guarantee_values(spec.name) if guarantee.per_trial and results.columns else None
+        stored = f"guarantee:{spec.name}" in results.columns  # not so by versions that judged it otherwise
+        realised = results.guarantee_values(spec.name) if guarantee.per_trial and stored else None
         for estimator in study.estimators:
             if spec.estimator not in (None, estimator.label):
                 continue
-            if spec.estimator is None and guarantee.estimators and estimator.name not in guarantee.estimators:
+            told = guarantee.told_too_much(estimator.cls)
+            meant = not guarantee.estimators or estimator.name in guarantee.estimators
+            if spec.estimator is None and (told or not meant):
                 continue
             group = _Group(guarantee, estimator.label, spec.alpha or ALPHA, spec.delta)
+            # trials that decided when to stop (studies.schema.deciding) are not judged
+            adaptive = bool(study.run.target_mcse) and guarantee.kind != "certificate"
             mine = frame[(frame.estimator == estimator.label) & (frame.metric == guarantee.metric)]
             claims = None if realised is None else realised[realised.estimator == estimator.label]
             for cell in study.cells:
                 rows = mine[mine.cell == cell.id]
                 inside = None if claims is None else claims[claims.cell == cell.id]
+                if adaptive:
+                    rows = rows[rows.trial % 2 == 1]
+                    inside = None if inside is None else inside[inside.trial % 2 == 1]
                 sample, why = _sample(guarantee, cell.problem, rows, inside, FAILURES)
+                why = why or told
                 group.cells.append((cell, requirement_of(guarantee, cell.problem, spec.delta), sample, why))
             yield group
 

@@ -1,0 +1,36 @@
+"""The command `check`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from colora_theory.cli._options import as_json, run_folder
+from colora_theory.console import VIOLATED
+
+if TYPE_CHECKING:
+    pass
+
+
+@click.command()
+@run_folder
+@as_json
+@click.pass_context
+def command(ctx: click.Context, run: Path, as_json: bool) -> None:
+    """Compare the results in RUN with the study's guarantees; exit 1 if one is violated."""
+    from colora_theory.results.results import Results
+    from colora_theory.verdicts.check import check as verdicts
+
+    found = verdicts(Results.open(run))
+    if as_json:
+        click.echo(json.dumps([{"status": v.status, "text": str(v)} for v in found]))
+    else:
+        for verdict in found:
+            click.echo(str(verdict))
+        if not found:
+            click.echo("the study states no guarantee.")
+    if any(v.status == "violated" for v in found):
+        ctx.exit(VIOLATED)
