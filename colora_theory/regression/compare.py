@@ -53,7 +53,7 @@ def compare(
     ----------
     model : its settings are used, fitted anew in every fold. X, y, groups : as for `fit`, one output.
     split : a splitter of groups; None: `WithinUserSplit(5)`. `UserShotsSplit` holds users out.
-    mixed : whether to fit statsmodels' MixedLM; None: where it is installed and there are at most 1 000 users.
+    mixed : whether to fit statsmodels' MixedLM where it is installed; None: with at most 1 000 users.
     level : of the intervals.
 
     Returns a data frame, best first, with a row per model: "CoLoRA", "alone" (a ridge regression per user),
@@ -78,7 +78,7 @@ def compare(
         "pooled": _pooled,
         "user intercepts": _intercepts,
     }
-    if mixed or (mixed is None and which.max() < 1000 and _has_statsmodels()):
+    if (mixed or (mixed is None and which.max() < 1000)) and _has_statsmodels():
         rivals["MixedLM"] = _mixed
     folds = list((split or WithinUserSplit(5)).split(table.x, target, which))
     errors = {name: np.full(len(target), np.nan) for name in rivals}
@@ -209,6 +209,8 @@ def _mixed(x: Array, y: Array, which: NDArray[np.int64]) -> Rule:
 
 
 def _has_statsmodels() -> bool:
-    import importlib.util
-
-    return importlib.util.find_spec("statsmodels") is not None
+    try:  # imported here, not inside a fold: its import shows warnings that a fold hides
+        import statsmodels.regression.mixed_linear_model  # noqa: F401
+    except ImportError:
+        return False
+    return True

@@ -88,7 +88,7 @@ def _csv(path: Path, user: str) -> pd.DataFrame:
 
 def _parquet(path: Path) -> pd.DataFrame:
     try:
-        return pd.read_parquet(path)
+        return pd.read_parquet(path).reset_index(drop=True)
     except FileNotFoundError:
         raise InputError(f"the table {path} does not exist.") from None
     except ImportError:

@@ -46,13 +46,15 @@ def residuals_of(found: Fitted, x: Array, y: Array, which: NDArray[np.int64], we
     left = y - predicted
     k, each = len(found.users), np.ones(len(x)) if weights is None else weights
     counts = np.asarray(np.bincount(which, each, k), dtype=float)
-    square = np.stack([np.bincount(which, each * left[:, o] ** 2, k) for o in range(y.shape[1])], axis=1)
-    size = np.sqrt(np.average(left**2, axis=0, weights=each))
-    kurtosis = np.average((left / np.where(size > 0, size, 1.0)) ** 4, axis=0, weights=each) - 3.0
+    largest = np.maximum(np.abs(left).max(0), 1e-300)  # no square overflows
+    relative = left / largest
+    square = np.stack([np.bincount(which, each * relative[:, o] ** 2, k) for o in range(y.shape[1])], axis=1)
+    size = np.sqrt(np.average(relative**2, axis=0, weights=each))
+    kurtosis = np.average((relative / np.where(size > 0, size, 1.0)) ** 4, axis=0, weights=each) - 3.0
     some = slice(None, None, max(1, -(-len(x) // 2000)))
     sample = np.stack([predicted[some, 0], left[some, 0]], axis=1)
-    with np.errstate(over="ignore"):
-        return Residuals(np.sqrt(square / np.maximum(counts, 1e-300)[:, None]), counts, kurtosis, sample)
+    std = largest * np.sqrt(square / np.where(counts > 0, counts, 1.0)[:, None])
+    return Residuals(std, counts, kurtosis, sample)
 
 
 @dataclass(frozen=True, eq=False)
@@ -121,15 +123,26 @@ class Fitted:
             users = distinct[first : first + step]
             rows, noise = self._rows_of(users)
             covariances = self.population.covariances(rows, noise).reshape(len(users), q, p, q, p)
-            variances = self.population.noise(noise)
+            variances = self.population.noise(noise)[:, None] * self._noise_of_outputs()
             for j in range(len(users)):
                 mine = order[starts[first + j] : ends[first + j]]
                 inside = self.units.standard(x[mine]) / self.population.units
                 for o in range(p):
                     spread = np.einsum("nd,de,ne->n", inside, covariances[j, :, o, :, o], inside, optimize=True)
-                    total = np.maximum(spread, 0.0) + variances[j if noise is not None else 0]
+                    total = np.maximum(spread, 0.0) + variances[j if noise is not None else 0, o]
                     out[mine, o] = self.population.size * self.units.y_scale[o] * np.sqrt(total)
         return out
+
+    def _noise_of_outputs(self) -> Array:
+        """Noise variances of the outputs relative to their mean, shape (dim_out,), as the residuals have them.
+
+        The fit has one noise for all outputs in standard units.
+        """
+        p = len(self.units.y_scale)
+        if self.residuals is None or p == 1:
+            return np.ones(p)
+        square = self.residuals.counts[: len(self.residuals.std)] @ (self.residuals.std / self.units.y_scale) ** 2
+        return np.asarray(square / max(float(square.mean()), 1e-300))
 
     def standard_errors(self, users: NDArray[np.int64]) -> Array:
         """Posterior standard deviations of users' coefficients, shape (len(users), dim_in, dim_out)."""
@@ -231,4 +244,4 @@ class Fitted:
 
 def _typical(noise: Array) -> float:
     """Noise variance of a user never seen."""
-    return float(np.exp(np.log(noise).mean()))
+    return float(noise.mean())

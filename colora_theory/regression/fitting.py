@@ -39,6 +39,7 @@ def fit_population(
 ) -> Fitted:
     """Empirical Bayes on a table of standardised columns (see `estimators.hierarchical`).
 
+    Where users turn out to differ in noise rather than in deviations, noise of their own is fitted.
     With few rows per coefficient the population's mean starts from ridge regression of all rows pooled, at the
     strength of maximum likelihood: estimating it freely together with the variances would overfit.
     """
@@ -56,10 +57,15 @@ def fit_population(
     fit = get("hierarchical").from_params(**settings).fit(replace(data, pretrained=start))
     if fit.uncertainty is None:  # constant responses: nothing to learn
         return _constant(x, y, users, units)
-    population, rows = population_of(fit, start, own)
-    known = None
-    if noise == "per_user":
-        known = population.components[0].hyper.sigma2
+    population, rows, known = population_of(fit, start, own)
+    if known is not None and noise == "common" and len(users) > 2:
+        # a common noise has bent the prior to explain the noisiest users
+        fit = (
+            get("hierarchical")
+            .from_params(**settings | {"noise": "per_user"})
+            .fit(replace(data, pretrained=start))
+        )
+        population, rows, known = population_of(fit, start, own)
     history = {name: fit.history[name] for name in _RECORDED if name in fit.history}
     return _assembled(users, units, population, rows, known, fit.status, history)
 

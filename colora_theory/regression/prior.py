@@ -14,11 +14,16 @@ from colora_theory.estimators.base import Fit
 from colora_theory.estimators.marginal_likelihood import Hyper, RotatedRows, Seen, Users
 from colora_theory.estimators.posterior import likelihoods, mixed_mean, scores
 from colora_theory.model.linalg import Array
+from colora_theory.regression.user_rows import take
 
 #: Chance of a factor of τ² from which on it counts in variances.
 _SEEN = 1e-3
 #: Posterior probability of a prior from which on it is kept.
 _KEPT = 0.02
+#: Most common sizes of deviations that are averaged over.
+_COMMON = 6
+#: Most users that are asked whether they differ in noise or in deviations.
+_TELLING = 400
 #: Weights, dim_in × dim_out, up to which the uncertainty of the population's mean is computed.
 _DENSE = 2000
 
@@ -45,7 +50,7 @@ class Component:
         `known` are noise variances, shape (k,), where users have their own.
         """
         k = len(rows.x)
-        noise = np.full(k, float(np.exp(np.log(self.hyper.sigma2).mean()))) if known is None else known
+        noise = np.full(k, float(self.hyper.sigma2.mean())) if known is None else known
         hyper = replace(self.hyper, stretch=np.full(k, self.hyper.stretch[0]), sigma2=noise)
         logs = likelihoods(rows, hyper, self.factors) + np.log(np.maximum(self.chances, 1e-300))
         shares = np.exp(logs - logs.max(1, keepdims=True))
@@ -81,7 +86,7 @@ class Population:
         """Noise variances in internal units: of single users where known, else the common one, shape (1,)."""
         if known is not None:
             return known
-        return np.exp([np.log(self.components[0].hyper.sigma2).mean()])
+        return self.components[0].hyper.sigma2.mean(keepdims=True)
 
     def weights(self, rows: RotatedRows, known: Array | None = None) -> Array:
         """Posterior means in standard units, shape (k, inputs, dim_out)."""
@@ -166,8 +171,12 @@ def precisions(users: Users) -> Array:
     return np.asarray(whole - part @ users.inverse @ part.swapaxes(1, 2))
 
 
-def population_of(fit: Fit, pretrained: Array | None, unshrunk: tuple[int, ...]) -> tuple[Population, RotatedRows]:
-    """The population that a fit of `hierarchical` describes, and its users' rows in internal units.
+def population_of(
+    fit: Fit, pretrained: Array | None, unshrunk: tuple[int, ...]
+) -> tuple[Population, RotatedRows, Array | None]:
+    """The population that a fit of `hierarchical` describes, its users' rows in internal units, and their noise.
+
+    The noise is that of every user, shape (k,), where it differs between them, else None.
 
     Parameters
     ----------
@@ -191,14 +200,14 @@ def population_of(fit: Fit, pretrained: Array | None, unshrunk: tuple[int, ...])
     found: list[Component] = []
     covariance = None
     priors = sorted(averaged.priors, key=lambda each: -each[0])
-    strays = _users_stray(
-        rows, replace(priors[0][1].hyper, mean=priors[0][1].hyper.mean + start), priors[0][1].factors
-    )
+    leader = priors[0][1]
+    noise = _noise_of_users(rows, replace(leader.hyper, mean=leader.hyper.mean + start), leader.factors)
     for share, prior in priors:
         if share < _KEPT:
             continue
         hyper = replace(prior.hyper, mean=prior.hyper.mean + start)
-        for part, factors, chances in _scales(rows, hyper, prior.factors, strays):
+        hyper = hyper if noise is None else replace(hyper, sigma2=noise)
+        for part, factors, chances in _scales(rows, hyper, prior.factors, noise):
             at = hyper
             if rows.d * rows.p <= _DENSE:
                 typical = replace(hyper, tau2=hyper.tau2 * float(chances @ factors))
@@ -208,36 +217,60 @@ def population_of(fit: Fit, pretrained: Array | None, unshrunk: tuple[int, ...])
             found.append(Component(share * part, at, factors, chances))
     whole = sum(each.share for each in found)
     found = [replace(each, share=each.share / whole) for each in found]
-    return Population(tuple(found), units, size, covariance), rows
+    return Population(tuple(found), units, size, covariance), rows, noise
 
 
-def _users_stray(rows: RotatedRows, hyper: Hyper, factors: Array) -> bool:
-    """Whether users differ in the size of their deviations, rather than in their noise, by marginal likelihood.
+def _noise_of_users(rows: RotatedRows, hyper: Hyper, factors: Array) -> Array | None:
+    """Users' noise variances, shape (k,), where these differ rather than the sizes of users' deviations.
 
-    Users with more noise look like users that stray: were they given larger τ², their noise would be learned.
+    Users with more noise look like users that stray: were they given larger τ², their noise would be learned. The
+    two are weighed by marginal likelihood, deviations of one size being as large as suits them; None: they stray.
+    Where the fit gave users noise of their own, the mean of its posterior replaces the most probable value.
     """
-    if not hyper.stretch.any() or len(factors) == 1:
-        return True
-    logs = 0.5 * np.log(2.0) * np.arange(-8, 9)
-    noisier = [replace(hyper, sigma2=hyper.sigma2 * np.exp(log)) for log in logs]
-    table = np.concatenate([likelihoods(rows, each, np.ones(1)) for each in noisier], axis=1)
-    straying = scale_prior(likelihoods(rows, hyper, factors), _logs(factors))[0]
-    return straying >= scale_prior(table, logs)[0]
+    differs = np.ptp(hyper.sigma2) > 0.0
+    if not differs and (not hyper.stretch.any() or len(factors) == 1):
+        return None
+    if differs:
+        hyper = replace(hyper, sigma2=np.full(len(rows.x), np.exp(np.log(hyper.sigma2).mean())))
+    some = take(rows, np.arange(0, len(rows.x), -(-len(rows.x) // _TELLING)))
+    few = replace(hyper, sigma2=hyper.sigma2[: len(some.x)], stretch=hyper.stretch[: len(some.x)])
+    straying = -np.inf if differs else scale_prior(likelihoods(some, few, factors), _logs(factors))[0]
+    sizes = [hyper.tau2 * factor for factor in (0.0, *factors[1::4])]
+    coarse = np.log(2.0) * np.arange(-4.0, 5.0)
+    noisy = [scale_prior(_by_noise(some, replace(few, tau2=size), coarse), coarse)[0] for size in sizes]
+    if max(noisy) <= straying:
+        return None
+    fine = 0.5 * np.log(2.0) * np.arange(-8.0, 9.0)
+    table = _by_noise(rows, replace(hyper, tau2=sizes[int(np.argmax(noisy))]), fine)
+    table = np.nan_to_num(table, nan=-1e300, neginf=-1e300)
+    shares = np.exp(table - table.max(1, keepdims=True)) * scale_prior(table, fine)[1]
+    shares /= shares.sum(1, keepdims=True)
+    return np.asarray(hyper.sigma2 * (shares @ np.exp(fine)))
 
 
-def _scales(rows: RotatedRows, hyper: Hyper, factors: Array, strays: bool) -> list[tuple[float, Array, Array]]:
-    """Parts of a prior: their shares, factors of τ² and chances; users' own factors, or common ones."""
+def _by_noise(rows: RotatedRows, hyper: Hyper, logs: Array) -> Array:
+    """Log likelihood of every user at noise variances scaled by exp(logs), shape (k, scales)."""
+    one = np.ones(1)
+    at = [likelihoods(rows, replace(hyper, sigma2=hyper.sigma2 * np.exp(log)), one) for log in logs]
+    return np.concatenate(at, axis=1)
+
+
+def _scales(
+    rows: RotatedRows, hyper: Hyper, factors: Array, noise: Array | None
+) -> list[tuple[float, Array, Array]]:
+    """Parts of a prior: their shares, factors of τ² and chances; common factors where the noise differs."""
     if len(factors) == 1:
         return [(1.0, factors, np.ones(1))]
     table = likelihoods(rows, hyper, factors)
-    if strays:
+    if noise is None:
         return [(1.0, factors, scale_prior(table, _logs(factors))[1])]
-    totals = table.sum(0)
+    totals = np.nan_to_num(table.sum(0), nan=-np.inf)
+    if not np.isfinite(totals.max()):
+        return [(1.0, np.ones(1), np.ones(1))]
     shares = np.exp(totals - totals.max())
-    shares[shares < 2 * _KEPT * shares.sum()] = 0.0
-    shares /= shares.sum()
-    kept = np.argsort(-shares)[: int((shares > 0).sum())]
-    return [(float(shares[j]), factors[j : j + 1], np.ones(1)) for j in kept]
+    kept = [j for j in np.argsort(-shares)[:_COMMON] if shares[j] > _KEPT]
+    whole = float(shares[kept].sum())
+    return [(float(shares[j]) / whole, factors[j : j + 1], np.ones(1)) for j in kept]
 
 
 def _logs(factors: Array) -> Array:
@@ -256,6 +289,7 @@ def scale_prior(table: Array, logs: Array) -> tuple[float, Array]:
 
     Spread (0 among others) and location are averaged over.
     """
+    table = np.nan_to_num(table, nan=-1e300, neginf=-1e300)  # variances too small for floating point
     priors = []
     for centre in logs:
         for spread in (0.0, 0.5, 1.0, 2.0):

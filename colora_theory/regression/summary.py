@@ -19,6 +19,8 @@ _HEAVY, _UNEQUAL = 1.0, 2.0
 #: Rows from which on a user's residuals tell its noise.
 _ENOUGH = 5
 _MOST = 12
+#: Leverage from which on a user has a shared direction to itself.
+_ALONE = 0.5
 
 
 @dataclass(frozen=True, eq=False)
@@ -196,4 +198,19 @@ def alignment_of(found: Fitted) -> Alignment:
         sufficient=True,
     )
     most = min(x.shape[2], len(x) * y.shape[2])
-    return alignment_test(data, min(max(found.rank[0], 1), most), rng=np.random.default_rng(0))
+    return alignment_test(data, min(max(_common_rank(found), 1), most), rng=np.random.default_rng(0))
+
+
+def _common_rank(found: Fitted) -> int:
+    """Shared directions less those that one user has to itself, by users' leverage in their cores.
+
+    A user that does not belong can be given a direction of its own; what the others share does not need it.
+    """
+    r1, r2 = found.rank
+    cores = found.cores.swapaxes(1, 2).reshape(-1, r1)
+    given = len(found.history.get("rank_probabilities") or {}) < 2
+    if given or not r1 or len(cores) <= 4 * r1:
+        return r1
+    left, values, _ = np.linalg.svd(cores, full_matrices=False)
+    leverage = ((left * (values > 1e-9 * max(float(values[0]), 1e-300))) ** 2).sum(1).reshape(-1, r2).sum(1)
+    return r1 - int((leverage > _ALONE).sum())
