@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from colora_theory import estimators, guarantees, testing
+    from colora_theory.counterexample import attack
     from colora_theory.engine.run import run
     from colora_theory.errors import InputError
     from colora_theory.figures.again import draw
@@ -20,7 +21,9 @@ if TYPE_CHECKING:
     from colora_theory.model.problem import Problem
     from colora_theory.model.sampling import sample_data
     from colora_theory.model.truth import Truth, sample_truth
-    from colora_theory.regressor import CoLoRARegressor
+    from colora_theory.regression.compare import compare
+    from colora_theory.regression.regressor import CoLoRARegressor
+    from colora_theory.regression.splitters import UserShotsSplit, WithinUserSplit
     from colora_theory.results.results import Results
     from colora_theory.studies.study import Study
     from colora_theory.verdicts.check import Verdict, check
@@ -34,18 +37,22 @@ _MODULES = {
     "testing": "testing",
 }
 _HOMES = {
-    "CoLoRARegressor": "regressor",
+    "CoLoRARegressor": "regression.regressor",
     "Dataset": "model.dataset",
     "InputError": "errors",
     "Problem": "model.problem",
     "Results": "results.results",
     "Study": "studies.study",
     "Truth": "model.truth",
+    "UserShotsSplit": "regression.splitters",
     "Verdict": "verdicts.verdict",
+    "attack": "counterexample",
     "certify": "guarantees.held_out",
     "check": "verdicts.check",
     "draw": "figures.again",
     "cross_certify": "guarantees.held_out",
+    "WithinUserSplit": "regression.splitters",
+    "compare": "regression.compare",
     "run": "engine.run",
     "sample_data": "model.sampling",
     "sample_truth": "model.truth",
@@ -64,11 +71,15 @@ __all__ = [  # noqa: RUF022 (grouped: modules, then names)
     "Results",
     "Study",
     "Truth",
+    "UserShotsSplit",
     "Verdict",
+    "attack",
     "certify",
     "check",
     "draw",
     "cross_certify",
+    "WithinUserSplit",
+    "compare",
     "run",
     "sample_data",
     "sample_truth",

@@ -22,11 +22,12 @@ from colora_theory.model.problem import Problem
 from colora_theory.model.truth import Truth
 from colora_theory.results.rows import FAILURES, Row
 from colora_theory.studies.cells import Cell, EstimatorSpec
+from colora_theory.verdicts.anytime import judge_anytime
 from colora_theory.verdicts.judge import MIN_TRIALS, CellTest, Requirement, Sample, judge_family
 from colora_theory.verdicts.verdict import Verdict
 
-#: Share of the trials at which a sequential test looks at the evidence, and the share of alpha spent there.
-LOOKS: Final = ((0.125, 0.1), (0.25, 0.15), (0.5, 0.25), (1.0, 0.5))
+#: Shares of the trials at which a sequential assertion looks; its level holds for any number of looks.
+LOOKS: Final = tuple(i / 16 for i in range(1, 17))
 #: A claim that is this wrong should be caught.
 WRONG: Final = 0.2
 EstimatorLike = str | type[Estimator] | Estimator | None
@@ -131,9 +132,9 @@ class Assertion:
 
     def decide(self, trials: int, alpha: float, sequential: bool, strict: bool) -> Verdict:
         """Run the trials and return the verdict; AssertionError when it is against the claim."""
-        for share, spent in LOOKS if sequential else ((1.0, 1.0),):
+        for share in LOOKS if sequential else (1.0,):
             self.run(max(MIN_TRIALS, round(trials * share)))
-            (verdict,) = judge_family([CellTest(self.required, self.sample(), alpha * spent)])
+            verdict = self._judged(alpha, sequential)
             # what must hold in every trial is never certain before the last one, unless it is violated
             certain = ("violated",) if self.required.form == "always" else ("violated", "holds", "vacuous")
             if verdict.status in certain:
@@ -146,6 +147,13 @@ class Assertion:
                 warnings.warn(LowPowerWarning(_weak(self.name, wrong, len(self.rows), alpha)), stacklevel=3)
             return verdict
         raise AssertionError(self._message(verdict))
+
+    def _judged(self, alpha: float, sequential: bool) -> Verdict:
+        """A verdict that may be asked for at every look, or the fixed-sample one."""
+        if sequential:
+            return judge_anytime(self.required, self.sample(), alpha=alpha)
+        (verdict,) = judge_family([CellTest(self.required, self.sample(), alpha)])
+        return verdict
 
     def _message(self, verdict: Verdict) -> str:
         lines = [str(verdict)]

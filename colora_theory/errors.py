@@ -14,7 +14,8 @@ class InputError(ValueError):
 
     def __init__(self, message: str = "") -> None:
         half = self.MOST // 2
-        text = str(message)
+        # what comes from a damaged file or a hostile name must not move the cursor or forge lines
+        text = "".join(c if c.isprintable() or c == "\n" else repr(c)[1:-1] for c in str(message))
         super().__init__(text if len(text) <= self.MOST else f"{text[:half]} […] {text[-half:]}")
 
 

@@ -42,7 +42,15 @@ from colora_theory.verdicts.judge import MIN_TRIALS, Requirement, judge_family
 from colora_theory.verdicts.scaling import RateTest
 from colora_theory.verdicts.verdict import Verdict
 
-__all__ = ["LOOKS", "LowPowerWarning", "assert_guarantee", "assert_holds", "assert_rate", "replay"]
+__all__ = [
+    "LOOKS",
+    "LowPowerWarning",
+    "assert_guarantee",
+    "assert_holds",
+    "assert_rate",
+    "assert_unbreakable",
+    "replay",
+]
 
 #: Factor on every number of trials; the pytest option --colora-trials sets it.
 trial_factor: float = 1.0
@@ -202,6 +210,28 @@ def assert_rate(
     verdict = replace(verdict, guarantee=what, metric=metric, where="")
     if verdict.status == "violated" or (strict and verdict.status != "holds"):
         raise AssertionError(f"{verdict}; seed = {seed}")
+    return verdict
+
+
+def assert_unbreakable(
+    claim: str | Guarantee | Callable[[Problem], float],
+    *,
+    bounds: Mapping[str, Any] | None = None,
+    trials: int = 2000,
+    alpha: float = 1e-6,
+    seed: int = 0,
+    **settings: Any,
+) -> Verdict:
+    """Assert that a search of `trials` trials finds no problem inside the hypotheses that violates the claim.
+
+    The arguments are those of `ct.attack`; the AssertionError names the problem and holds the study file that
+    reproduces it.
+    """
+    from colora_theory.counterexample import attack
+
+    verdict = attack(claim, bounds=bounds, trials=_scaled(trials), alpha=alpha, seed=seed, **settings)
+    if verdict.status == "violated":
+        raise AssertionError(f"{verdict}\n\n{verdict.study}")
     return verdict
 
 

@@ -19,13 +19,13 @@ ROOMS = [
     ("errors",),
     ("registry", "model"),
     ("estimators", "guarantees"),  # never each other
-    ("studies", "regressor"),
+    ("studies", "regression"),
     ("results",),
     ("verdicts", "engine"),
     ("figures", "assertion"),
-    ("reports", "testing"),
-    ("console", "pytest_plugin"),
-    ("cli",),
+    ("reports", "counterexample"),
+    ("console", "testing"),
+    ("cli", "pytest_plugin"),
 ]
 LEVELS = 12
 LONGEST = 350

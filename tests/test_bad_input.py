@@ -207,12 +207,12 @@ CASES: list[tuple[Callable[[], object], str]] = [
         lambda: Reg(rank=1).fit(X, Y, groups=np.where(USERS == 1, np.nan, USERS)),
         "groups must name a user in every row",
     ),
-    (lambda: Reg(rank=0).fit(X, Y, groups=USERS), "rank must be an integer ≥ 1"),
-    (lambda: Reg(rank=1, method="altmim").fit(X, Y, groups=USERS), "unknown estimator 'altmim'"),
-    (lambda: Reg(rank=1, method="ridge").fit(X, Y, groups=USERS), "estimator 'ridge' has no parameter 'rank'"),
+    (lambda: Reg(rank=-1).fit(X, Y, groups=USERS), "rank must be an integer ≥ 1"),
+    (lambda: Reg(rank=1, estimator="altmim").fit(X, Y, groups=USERS), "unknown estimator 'altmim'"),
+    (lambda: Reg(rank=1, estimator="ridge").fit(X, Y, groups=USERS), "estimator 'ridge' has no parameter 'rank'"),
     (
-        lambda: Reg(rank=1, method="pooled_lora").fit(X, Y, groups=USERS),
-        "method must be one that learns shared subspaces, such as",
+        lambda: Reg(rank=1, estimator="pooled_lora").fit(X, Y, groups=USERS),
+        "estimator must be one that learns shared subspaces, such as",
     ),
     (lambda: Reg(rank=1, random_state=-1).fit(X, Y, groups=USERS), "random_state must be a non-negative integer"),
     (
@@ -220,7 +220,10 @@ CASES: list[tuple[Callable[[], object], str]] = [
         "random_state must be a non-negative integer",
     ),
     (lambda: Reg(rank=1).fit([["a", "b"]], [1], groups=[0]), "X must be an array of numbers"),
-    (lambda: Reg(rank=1).fit(X, Y, groups=USERS).predict(X[:1], groups=[9]), "unknown user 9 in groups"),
+    (
+        lambda: Reg(rank=1, unknown_users="refuse").fit(X, Y, groups=USERS).predict(X[:1], groups=[9]),
+        "unknown user 9 in groups",
+    ),
     (
         lambda: Reg(rank=1).fit(X, Y, groups=USERS).predict(X[:, :2], groups=USERS),
         "X has 2 features, but CoLoRARegressor is expecting 4 features",
@@ -285,4 +288,4 @@ def test_what_looks_odd_but_is_sound_is_taken() -> None:
         weights = get("full_finetuning")().fit(dataset(covariates=(8 * DATA.covariates).astype(kind))).weights
         assert weights.dtype == np.float64
     assert get("sparse")(method="iht", sparsity=10**6).fit(DATA).status == "converged"
-    assert Reg(rank=1).fit(X, Y).users_ == [0]
+    assert Reg(rank=1, single_user=True).fit(X, Y).users_ == [0]

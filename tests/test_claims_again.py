@@ -21,10 +21,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     study = ct.Study.from_dict(
         {
             "schema": 1,
-            "name": "claims_50%_of_$5_&_more".replace("%", "")
-            .replace("$", "")
-            .replace("&", "")
-            .replace("__", "_"),
+            "name": "claims_again",
             "claim": "It holds & costs 5 %.",
             "seed": 4,
             "problem": {"num_samples": 40, "dim_in": 6, "rank": 1, "noise_std": 0.2},

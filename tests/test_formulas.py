@@ -71,7 +71,8 @@ def test_everything_else_is_refused_and_the_place_is_named(text, message):
 
 def mutated(times: int, seed: int) -> None:
     rng = np.random.default_rng(seed)
-    signs = list(string.printable) + [
+    signs = [
+        *list(string.printable),
         "num_users",
         "dof",
         "sqrt(",
@@ -81,7 +82,7 @@ def mutated(times: int, seed: int) -> None:
         "import os",
         "{",
         "é",
-        "\0",
+        "\x00",
     ]
     for _ in range(times):
         text = list("3 * dof / num_users + sqrt(num_samples)")

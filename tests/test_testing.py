@@ -107,10 +107,11 @@ def test_failures_of_the_estimator_are_violations():
 def test_sequential_looks_stop_early_and_keep_the_level():
     full = ct.testing.assert_holds(lambda p: 5 * risk(p), PROBLEM, trials=800, strict=True)
     early = ct.testing.assert_holds(lambda p: 5 * risk(p), PROBLEM, trials=800, sequential=True)
-    assert (full.trials, early.trials) == (800, 100)
-    assert sum(share for _, share in ct.testing.LOOKS) == pytest.approx(1.0)
-    with pytest.raises(AssertionError, match="100 trials"):
+    assert full.trials == 800
+    assert early.trials <= 150
+    with pytest.raises(AssertionError, match="looked at any time") as caught:
         ct.testing.assert_holds(lambda p: 0.3 * risk(p), PROBLEM, trials=800, sequential=True)
+    assert "50 trials" in str(caught.value)
     certain = ct.testing.assert_holds(lambda p: 50 * risk(p), PROBLEM, delta=0.0, trials=80, sequential=True)
     assert certain.trials == 80
 

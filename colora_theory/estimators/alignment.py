@@ -9,9 +9,9 @@ from numpy.typing import NDArray
 from scipy.stats import f as f_distribution
 
 from colora_theory.errors import InputError
-from colora_theory.estimators.descent import choose_pair
+from colora_theory.estimators.base import get
 from colora_theory.estimators.frozen_subspace import fit_in_subspaces
-from colora_theory.estimators.gauss_newton import GaussNewton
+from colora_theory.estimators.rank_selection import choose_pair
 from colora_theory.estimators.sampling_errors import Design
 from colora_theory.estimators.shared_model import SharedModel, degrees_of_freedom
 from colora_theory.model.checks import check_real
@@ -86,7 +86,7 @@ def _tested(
     data: Dataset, pair: tuple[int, int], used: NDArray[np.bool_], rng: np.random.Generator | None
 ) -> Alignment:
     """p-values against the model that the users of `used` share."""
-    shared = GaussNewton(rank=pair).fit(data.take(used), rng)
+    shared = get("gauss_newton").from_params(rank=pair).fit(data.take(used), rng)
     assert shared.input_subspace is not None
     assert shared.output_subspace is not None
     fit = fit_in_subspaces(data, shared.input_subspace, shared.output_subspace)

@@ -13,9 +13,10 @@ import numpy as np
 from colora_theory.errors import InputError
 from colora_theory.estimators.base import Fit, register
 from colora_theory.estimators.block_steps import alternate, warm_up
-from colora_theory.estimators.descent import SINGULAR, Run, SharedDescent, choose_pair
+from colora_theory.estimators.descent import SINGULAR, Run, SharedDescent
 from colora_theory.estimators.gauss_newton import GaussNewton
 from colora_theory.estimators.late_contraction import late_contraction
+from colora_theory.estimators.rank_selection import choose_pair
 from colora_theory.estimators.shared_model import SharedModel
 from colora_theory.estimators.starts import random_start
 from colora_theory.estimators.trace import Trace

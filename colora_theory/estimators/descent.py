@@ -13,8 +13,8 @@ from colora_theory.errors import InputError, nearest
 from colora_theory.estimators.base import Estimator, Fit
 from colora_theory.estimators.block_steps import warm_up
 from colora_theory.estimators.core_penalty import check_core_penalty, penalised_fit
-from colora_theory.estimators.rank_selection import choose_rank
-from colora_theory.estimators.ranks import given_start, resolve_rank
+from colora_theory.estimators.rank_selection import choose_pair
+from colora_theory.estimators.ranks import given_start
 from colora_theory.estimators.sampling_errors import of_shared_model
 from colora_theory.estimators.shared_model import Point, SharedModel, degrees_of_freedom, statistical_error
 from colora_theory.estimators.starts import STARTS, random_start, start
@@ -140,15 +140,6 @@ class SharedDescent(Estimator):
         if rng is not None:
             others += [warm_up(model, *random_start(data, rank, rng), 10.0) for _ in range(count - len(others))]
         return others
-
-
-def choose_pair(
-    rank: int | tuple[int, int] | str | None, data: Dataset, rng: np.random.Generator | None
-) -> tuple[int, int]:
-    """Return (rank_in, rank_out), chosen from the data when `rank` is "auto"."""
-    if isinstance(rank, str) and rank == "auto":
-        return resolve_rank(choose_rank(data, rng), data)
-    return resolve_rank(rank, data)
 
 
 @dataclass(eq=False)

@@ -9,9 +9,8 @@ from typing import ClassVar
 import numpy as np
 
 from colora_theory.errors import InputError
-from colora_theory.estimators.base import Estimator, Fit, register
+from colora_theory.estimators.base import Estimator, Fit, get, register
 from colora_theory.estimators.core_penalty import check_core_penalty, likeliest, with_core_penalty
-from colora_theory.estimators.gauss_newton import GaussNewton
 from colora_theory.estimators.ranks import given_start
 from colora_theory.estimators.shared_model import SharedModel
 from colora_theory.model.checks import check_integer
@@ -120,7 +119,7 @@ class Transfer(Estimator):
                 raise InputError(
                     f"sources must lie between 1 and num_users - 1 = {data.num_users - 1}, got {sources}."
                 )
-            rule = GaussNewton(rank=self.rank, core_penalty=self.core_penalty)
+            rule = get("gauss_newton").from_params(rank=self.rank, core_penalty=self.core_penalty)
             learned = rule.fit(data.take(slice(0, sources)), rng)
             status, message = learned.status, learned.message
             assert learned.input_subspace is not None

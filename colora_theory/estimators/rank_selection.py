@@ -6,6 +6,7 @@ import numpy as np
 
 from colora_theory.errors import InputError
 from colora_theory.estimators.base import get
+from colora_theory.estimators.ranks import resolve_rank
 from colora_theory.estimators.tuning import squared_errors
 from colora_theory.model.dataset import Dataset
 from colora_theory.model.linalg import Array
@@ -56,3 +57,12 @@ def choose_rank(data: Dataset, rng: np.random.Generator | None = None, most: int
         if len(excess) > 1 and excess.mean() <= excess.std(ddof=1) / np.sqrt(len(excess)):
             return rank
     return best + 1
+
+
+def choose_pair(
+    rank: int | tuple[int, int] | str | None, data: Dataset, rng: np.random.Generator | None
+) -> tuple[int, int]:
+    """Return (rank_in, rank_out), chosen from the data when `rank` is "auto"."""
+    if isinstance(rank, str) and rank == "auto":
+        return resolve_rank(choose_rank(data, rng), data)
+    return resolve_rank(rank, data)

@@ -9,8 +9,8 @@ import numpy as np
 
 from colora_theory.errors import InputError, nearest
 from colora_theory.estimators.base import Estimator, Fit, register
-from colora_theory.estimators.descent import choose_pair
 from colora_theory.estimators.frozen_subspace import fit_in_subspaces
+from colora_theory.estimators.rank_selection import choose_pair
 from colora_theory.estimators.starts import SPECTRAL, start
 from colora_theory.model.dataset import Dataset
 

@@ -33,12 +33,17 @@ def merge(sources: Sequence[str | Path], out: str | Path, *, accept_version: boo
                 f"{shard.path} is damaged: the rows of {wrong[0][1]!r} in cell {wrong[0][0]} are not those that "
                 f"were written ({len(wrong)} such groups); restore it from a copy, or run it again."
             )
-    abouts = [_about(shard.file) for shard in shards]
-    for shard, about in zip(shards, abouts, strict=True):
-        _compatible(abouts[0], about, f"{shard.path} and {shards[0].path}", accept_version)
-    study = Study.from_dict(abouts[0]["study"], source_text=abouts[0]["source"], stored=True)
+    with damage(shards[0].file):
+        abouts = [_about(shard.file) for shard in shards]
+        for shard, about in zip(shards, abouts, strict=True):
+            _compatible(abouts[0], about, f"{shard.path} and {shards[0].path}", accept_version)
+        study = Study.from_dict(abouts[0]["study"], source_text=abouts[0]["source"], stored=True)
 
     def describe(file: Path | None) -> dict[str, Any]:
+        with damage(file or shards[0].file):
+            return joined(file)
+
+    def joined(file: Path | None) -> dict[str, Any]:
         old = [] if file is None else [_about(file)]
         for about in old:
             _compatible(about, abouts[0], f"{shards[0].path} and {out}", accept_version)
@@ -52,7 +57,8 @@ def merge(sources: Sequence[str | Path], out: str | Path, *, accept_version: boo
     writer = Writer(out, study, shards[0].columns, describe, hold=True)
     try:
         for shard in shards:
-            _copy(shard, study, writer)
+            with damage(shard.file):
+                _copy(shard, study, writer)
         writer.recount()
         writer.connection.execute("COMMIT")
         describe_folder(out, study, writer.about["manifest"])

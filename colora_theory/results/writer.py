@@ -24,6 +24,7 @@ from colora_theory.results.store import (
     SCHEMA,
     VERSION,
     connect,
+    damage,
     quoted,
     set_meta,
     value_columns,
@@ -63,41 +64,43 @@ class Writer:
             self.connection.execute(CHECKSUM)
             self.connection.execute("PRAGMA journal_mode = WAL")
             self.connection.execute("PRAGMA synchronous = NORMAL")
-            self._columns = value_columns(self.connection)
-            self.connection.execute("BEGIN")
-            set_meta(self.connection, about)
-            self.cells = self._ids(
-                "cell (key, position, content, varied)",
-                [
-                    (c.id, i, json.dumps(c.problem.content()), json.dumps(c.varied))
-                    for i, c in enumerate(study.cells)
-                ],
-            )
-            self.estimators = self._ids(
-                "estimator (key, position)", [(e.label, i) for i, e in enumerate(study.estimators)]
-            )
-            marks = ", ".join("?" * (5 + len(self._columns)))
-            self._insert = f"INSERT INTO trial VALUES ({marks})"
-            self._tally: dict[tuple[int, int, str], tuple[int, float, float]] = {
-                (c, e, name): (n, mean, m2)
-                for c, e, name, n, mean, m2 in self.connection.execute("SELECT * FROM tally")
-            }
-            self._touched: set[tuple[int, int, str]] = set()
-            self._sums = {(c, e): int(text) for c, e, text in self.connection.execute("SELECT * FROM checksum")}
-            self._names = [
-                {row: key for key, row in self.connection.execute(f"SELECT key, id FROM {table}")}
-                for table in ("cell", "estimator")
-            ]
-            if not self._sums and self._tally:  # a store of version 0.1
-                self._sum_up()
-            if not hold:
-                self.connection.execute("COMMIT")
+            with damage(file):
+                self._prepare(study, about, hold)
             self._pending, self._committed, self._abandoned = 0, time.monotonic(), False
         except BaseException:
             if hasattr(self, "connection"):
                 self.connection.close()
             self._lock.close()
             raise
+
+    def _prepare(self, study: Study, about: dict[str, Any], hold: bool) -> None:
+        """Write what the store says of itself, and read what it holds already."""
+        self._columns = value_columns(self.connection)
+        self.connection.execute("BEGIN")
+        set_meta(self.connection, about)
+        self.cells = self._ids(
+            "cell (key, position, content, varied)",
+            [(c.id, i, json.dumps(c.problem.content()), json.dumps(c.varied)) for i, c in enumerate(study.cells)],
+        )
+        self.estimators = self._ids(
+            "estimator (key, position)", [(e.label, i) for i, e in enumerate(study.estimators)]
+        )
+        marks = ", ".join("?" * (5 + len(self._columns)))
+        self._insert = f"INSERT INTO trial VALUES ({marks})"
+        self._tally: dict[tuple[int, int, str], tuple[int, float, float]] = {
+            (c, e, name): (n, mean, m2)
+            for c, e, name, n, mean, m2 in self.connection.execute("SELECT * FROM tally")
+        }
+        self._touched: set[tuple[int, int, str]] = set()
+        self._sums = {(c, e): int(text) for c, e, text in self.connection.execute("SELECT * FROM checksum")}
+        self._names = [
+            {row: key for key, row in self.connection.execute(f"SELECT key, id FROM {table}")}
+            for table in ("cell", "estimator")
+        ]
+        if not self._sums and self._tally:  # a store of version 0.1
+            self._sum_up()
+        if not hold:
+            self.connection.execute("COMMIT")
 
     def _ids(self, target: str, entries: list[tuple[Any, ...]]) -> list[int]:
         """Return the row ids of the study's cells or estimators, adding those that are new."""
