@@ -207,10 +207,10 @@ def _common_rank(found: Fitted) -> int:
     A user that does not belong can be given a direction of its own; what the others share does not need it.
     """
     r1, r2 = found.rank
-    cores = found.cores.swapaxes(1, 2).reshape(-1, r1)
     given = len(found.history.get("rank_probabilities") or {}) < 2
-    if given or not r1 or len(cores) <= 4 * r1:
+    if given or not r1 or len(found.cores) * r2 <= 4 * r1:
         return r1
+    cores = found.cores.swapaxes(1, 2).reshape(-1, r1)
     left, values, _ = np.linalg.svd(cores, full_matrices=False)
     leverage = ((left * (values > 1e-9 * max(float(values[0]), 1e-300))) ** 2).sum(1).reshape(-1, r2).sum(1)
     return r1 - int((leverage > _ALONE).sum())
