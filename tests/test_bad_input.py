@@ -135,7 +135,7 @@ CASES: list[tuple[Callable[[], object], str]] = [
     ),
     (lambda: get("distillation")(rank=1, teacher="god"), "teacher must be one of ridge, pooled"),
     (lambda: get("distillation")(rank=1, teacher=[1]), "teacher must be one of ridge, pooled"),
-    (lambda: get("shared_plus_personal")(rank=1, own_rank=0), "own_rank must be an integer ≥ 1"),
+    (lambda: get("shared_plus_personal")(rank=1, own_rank=-1), "own_rank must be an integer ≥ 0"),
     (lambda: get("robust_multitask")(rank=1, strength=-1), "strength must be a number ≥ 0"),
     (lambda: get("altmim"), "unknown estimator 'altmim'"),
     (lambda: get(None), "unknown estimator None"),

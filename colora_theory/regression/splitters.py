@@ -48,7 +48,7 @@ class WithinUserSplit(_Splitter):
     n_splits : folds, ≥ 2. random_state : seed of the order in which a user's rows are dealt.
 
     >>> [test.tolist() for _, test in WithinUserSplit(2).split(np.zeros((5, 1)), groups=list("aabbc"))]
-    [[1, 3], [0, 2]]
+    [[0, 2], [1, 3]]
     """
 
     def __init__(self, n_splits: int = 5, *, random_state: int = 0) -> None:
