@@ -41,8 +41,12 @@ def test_its_figures_are_those_of_its_full_form(file: Path) -> None:
         manifest = json.loads((FIGURES / f"{stem}.json").read_text(encoding="utf-8"))
         assert manifest["seed"] == study.seed
         assert manifest["commit"]
+        assert manifest["claim"].strip() == study.claim.strip(), f"{stem} shows another claim; run it again"
         if not index:
             assert not manifest["outcome"]["quick"]
+            if not study.run.target_mcse:
+                rows = len(study.cells) * len(study.estimators) * study.run.trials
+                assert manifest["outcome"]["rows"] == rows, f"{stem} was drawn from another form of the study"
             assert manifest["outcome"]["verdicts"]
         tables = plots.stored(FIGURES / f"{stem}.csv", study, figure)
         again = plots.svg(study, figure, tables)

@@ -48,7 +48,7 @@ class AltMin(SharedDescent):
         one for the start, one per half step of `max_sweeps` sweeps, one for the final cores.
     inner_tol : relative residual of the inner solves; None follows the progress, 0 is exact.
     late_sweeps : measure the contraction per sweep close to the limit for so many sweeps, under
-        "late_contraction" (see `late.late_contraction`); 0: not at all. Needs data that the fit interpolates.
+        "late_contraction" (see `late_contraction`); 0: not at all. Needs data that the fit interpolates.
     """
 
     name: ClassVar[str] = "altmin"
