@@ -13,6 +13,7 @@ from sklearn.linear_model import Lasso
 from sklearn.linear_model import Ridge as SklearnRidge
 
 import colora_theory as ct
+from colora_theory.estimators.personal_parts import remaining
 from colora_theory.estimators.proximal import NuclearNorm, Sparse
 from colora_theory.estimators.rank_selection import choose_rank
 from colora_theory.estimators.robust_multitask import group_shrink
@@ -357,3 +358,10 @@ def test_the_rank_needs_samples() -> None:
     _, data = draw(ct.Problem(num_users=5, num_samples=1, dim_in=4, rank=1), 0)
     with pytest.raises(ct.InputError, match="rank = 'auto' needs at least two samples"):
         choose_rank(data)
+
+
+def test_a_sweep_that_stands_still_ends_no_geometric_series() -> None:
+    """Moves of rounding size may be exactly zero and then not: the rate is unknown, not a division by zero."""
+    assert remaining([1.0, 0.0, 1e-16, 0.0, 1e-16, 0.0, 1e-16]) == np.inf
+    assert remaining([1.0, 0.1, 1e-2, 1e-3, 1e-4, 0.0]) == 0.0
+    assert remaining([1.0, 0.5, 0.25, 0.125, 0.0625, 0.03125]) == pytest.approx(0.03125)

@@ -108,7 +108,7 @@ def remaining(moves: list[float]) -> float:
         return 0.0
     if len(moves) < 6:
         return np.inf
-    rate = max((moves[-1] / moves[-6]) ** 0.2, 0.1)
+    rate = max((moves[-1] / max(moves[-6], 1e-300)) ** 0.2, 0.1)  # a sweep may stand still before one that moves
     return moves[-1] * rate / (1.0 - rate) if rate < 1.0 else np.inf
 
 
