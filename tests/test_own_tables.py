@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import datetime
+import importlib
 import pickle
 from typing import Any
 
@@ -171,7 +172,7 @@ def test_names_of_columns_are_held_to() -> None:
 
 
 def test_other_libraries_frames() -> None:
-    pyarrow = pytest.importorskip("pyarrow")
+    pyarrow = importlib.import_module("pyarrow")
     groups = labels("u", "v", "w")
     table = pyarrow.Table.from_pandas(FRAME)
     expected = model().fit(FRAME, Y, groups=groups)
