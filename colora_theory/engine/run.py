@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import time
+from collections.abc import Callable
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -71,7 +72,7 @@ def run(
             stored = _stored(study, writer)
             stopping = Stopping(study, writer.values) if study.run.target_mcse else None
             schedule = Schedule(study, stored, part, pool.slots, stopping)
-            _work(schedule, recipe, pool, writer, Progress(schedule.trials_left, quiet=quiet))
+            _work(schedule, recipe, pool, writer, Progress(schedule.trials_left, quiet=quiet), study.run.run_ends)
         finally:
             writer.close()
     finally:
@@ -87,14 +88,24 @@ def default_out(study: Study, shard: Shard | None = None) -> Path:
     return Path("runs") / name
 
 
-def _work(schedule: Schedule, recipe: Recipe, pool: Pool, writer: Writer, progress: Progress) -> None:
+def _work(
+    schedule: Schedule,
+    recipe: Recipe,
+    pool: Pool,
+    writer: Writer,
+    progress: Progress,
+    ends: Callable[[float], str],
+) -> None:
+    """Run what is left, until nothing is or `ends` says of the seconds spent why to start no further trial."""
     under_way: dict[Future[Any], tuple[Chunk, float, Path]] = {}
     start, last, trials = time.monotonic(), 0.0, 0
+    reason = ""
     with TemporaryDirectory(prefix="colora-theory-") as notes:
         numbers = itertools.count()
         try:
             while True:
-                while len(under_way) < pool.slots and not _exclusive(under_way, pool):
+                reason = reason or ends(time.monotonic() - start)
+                while not reason and len(under_way) < pool.slots and not _exclusive(under_way, pool):
                     chunk = schedule.take(isolated=pool.isolating or not under_way)
                     if chunk is None:
                         break
@@ -130,6 +141,8 @@ def _work(schedule: Schedule, recipe: Recipe, pool: Pool, writer: Writer, progre
                 writer.tick()
         finally:
             writer.set_meta(progress=_speed(schedule, trials, time.monotonic() - start))
+            if reason and schedule.trials_left:
+                progress.say(f"{reason}: {schedule.trials_left} trials are left, the same command resumes")
             progress.close()
 
 
