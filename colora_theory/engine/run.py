@@ -18,6 +18,7 @@ from colora_theory.engine.schedule import Chunk, Schedule, Shard
 from colora_theory.engine.stopping import Stopping
 from colora_theory.engine.trial import Recipe, run_chunk
 from colora_theory.errors import InputError, expect
+from colora_theory.model.checks import check_flag
 from colora_theory.results.identity import describe, describe_folder
 from colora_theory.results.results import Results
 from colora_theory.results.rows import FAILURES
@@ -59,6 +60,9 @@ def run(
     workers = worker_count(n_jobs, backend)
     if backend != "dask":
         memory.check(study, workers)
+    expect("out", out, (str, Path, type(None)), "give the folder of the results")
+    expect("retry_failed", retry_failed, (str, type(None)), 'give "all", or statuses such as "crashed,timeout"')
+    check_flag("accept_version", accept_version)
     folder = default_out(study, part) if out is None else Path(out)
     pool = open_pool(backend, workers, scheduler)
     try:
@@ -185,6 +189,7 @@ def _stored(study: Study, writer: Writer) -> list[list[bytearray]]:
 def _shard(shard: str | tuple[int, int] | None) -> Shard:
     if shard is None:
         return Shard()
+    expect("shard", shard, (str, tuple, list), 'write i/N, for example "2/8"')
     try:
         index, count = map(int, shard.split("/") if isinstance(shard, str) else shard)
     except (ValueError, TypeError):

@@ -81,6 +81,7 @@ class SharedDescent(Estimator):
     keep_history: bool = False
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.start not in STARTS:
             raise InputError(
                 f"start must be one of {', '.join(STARTS)}, got {self.start!r}; {nearest(str(self.start), STARTS)}"
