@@ -174,14 +174,16 @@ class Results:
         names = [quoted(name) for name in self.study.metrics]
         where = "FROM trial WHERE cell = ? AND estimator = ? AND trial < ?"
         first = f"SELECT count(*), coalesce(sum(status IN ({{}})), 0), {{}} {where}".format(
-            failed, ", ".join(f"count({n}), avg({n})" for n in names)
-        )
+            failed, ", ".join(f"count({n}), avg({n}), sum(typeof({n}) IN ('text', 'blob'))" for n in names)
+        )  # SQLite would count text as zero
         second = f"SELECT {{}} {where}".format(", ".join(f"sum(({n} - ?) * ({n} - ?))" for n in names))
         out = []
         with self._connection() as connection:
             for cell, spec, key in self._groups():
                 rows, failures, *moments = connection.execute(first, (*key, self._most)).fetchone()
-                counts, means = moments[::2], moments[1::2]
+                counts, means, texts = moments[::3], moments[1::3], moments[2::3]
+                if any(texts):
+                    raise ValueError(f"{spec.label} holds text where numbers belong")
                 squares = connection.execute(
                     second, [*[m for m in means for _ in range(2)], *key, self._most]
                 ).fetchone()
