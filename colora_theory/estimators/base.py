@@ -179,9 +179,12 @@ def _guarded(fit: FitMethod) -> FitMethod:
             raise InputError("at least one user must have a sample, got none; add rows.")
         try:
             got, inside = _fit_in_units(fit, self, data, rng)
-        except np.linalg.LinAlgError:
+        except np.linalg.LinAlgError as error:
             refuse_infinite(data)
-            raise
+            raise InputError(
+                f"the numbers left the range of floating point ({error}); lower the penalty or the steps, or "
+                "change the units of the data."
+            ) from error
         if not got.finite:
             refuse_infinite(data)
             message = "the estimate is not finite; shorten the steps, or change the units of the data."

@@ -62,10 +62,10 @@ def check_kind(name: str, value: object, declared: str) -> Any:
         return value
     if kinds == ["bool"]:
         return check_flag(name, value)
-    if value is None or isinstance(value, bool | int | float | str):
+    if value is None or isinstance(value, bool | float | str):
         return value
-    if isinstance(value, Integral):
-        return int(value)
+    if isinstance(value, Integral):  # NumPy knows no integers beyond 64 bits, and floats do
+        return float(value) if "int" not in kinds and abs(int(value)) < 10**300 else int(value)
     if isinstance(value, Real):
         return float(value)
     raise InputError(f"{name} must be {' or '.join(map(_WORDS.__getitem__, kinds))}, got {value!r:.100}.")
