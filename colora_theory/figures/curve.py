@@ -21,7 +21,7 @@ from colora_theory.figures.panel import (
 )
 from colora_theory.figures.style import label_of, plain
 from colora_theory.figures.tables import cells_of, chosen, overlay
-from colora_theory.studies.cells import known
+from colora_theory.model.checks import known
 from colora_theory.studies.figure_kinds import FigureKind, register
 
 if TYPE_CHECKING:

@@ -124,7 +124,7 @@ def panels_of(
 def settings(study: Study, figure: Any, tables: dict[str, pd.DataFrame]) -> str:
     """What a figure must state to be read alone: the parameters that it does not vary, and the trials."""
     varied = study.cells[0].varied
-    content = {n: v for n, v in study.cells[0].problem.content().items() if n not in varied}
+    content = {n: v for n, v in study.cells[0].setting.content().items() if n not in varied}
     parts = [f"{symbol_of(name)} = {shown(value).replace('_', ' ')}" for name, value in content.items()]
     table = tables.get("points")
     if table is not None and "n" in table and len(table):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from numbers import Integral, Real
-from typing import Final
+from typing import Any, Final
 
 from colora_theory.errors import InputError, nearest
 
@@ -55,3 +55,11 @@ def check_flag(name: str, value: object) -> bool:
     if not isinstance(value, bool):
         raise InputError(f"{name} must be true or false, got {value!r}.")
     return value
+
+
+def known(where: str, name: Any, allowed: Iterable[str]) -> None:
+    """Refuse a name that is not allowed, saying where it stands and which one is nearest."""
+    if not isinstance(name, str):
+        raise InputError(f"{where} must be a name, got {name!r}.")
+    if name not in allowed:
+        raise InputError(f"{where}: unknown name {name!r}; {nearest(name, allowed)}")

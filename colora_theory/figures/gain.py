@@ -1,0 +1,79 @@
+"""Errors as ratios to those of a method, against the similarity of tasks: below one collaboration helps."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar
+
+import matplotlib as mpl
+
+from colora_theory.errors import InputError
+from colora_theory.figures.curve import Curve
+from colora_theory.figures.measures import measured
+from colora_theory.figures.style import label_of, plain
+from colora_theory.figures.tables import chosen, points
+from colora_theory.model.checks import known
+from colora_theory.studies.figure_kinds import register
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.axes import Axes
+
+    from colora_theory.results.results import Results
+
+
+@register
+class Gain(Curve):
+    """Lines of means against another metric's mean, in ratio to a method: gain below one, harm above.
+
+    x is a metric, of which every cell has one value; the cells with one value of hue are a line.
+    """
+
+    name: ClassVar[str] = "gain"
+    needs: ClassVar[tuple[str, ...]] = ("x", "y", "hue", "baseline")
+    takes: ClassVar[tuple[str, ...]] = ("x_limits", "y_limits")
+
+    def check(self) -> None:
+        super().check()
+        known("x", self.figure.x, self.study.metrics)
+        known("y", self.figure.y, self.study.metrics)
+        if self.figure.overlay:
+            raise InputError("overlay has no meaning for a gain; leave it out.")
+
+    def tables(self, results: Results) -> dict[str, pd.DataFrame]:
+        figure, study = self.figure, self.study
+        table, _ = measured(results, figure, figure.y or "")
+        places = points(results, figure.x or "").groupby("cell")["mean"].mean()
+        table = table.assign(**{str(figure.x): table["cell"].map(places)})
+        along = set(study.cells[0].varied) - {figure.hue, figure.row, figure.col}
+        return {"points": chosen(table, study, figure, figure.x, along)}
+
+    def draw(self, axes: Axes, tables: dict[str, pd.DataFrame]) -> None:
+        super().draw(axes, tables)
+        if tables["points"].empty:
+            return
+        axes.set_xscale("linear")
+        axes.xaxis.set_major_locator(mpl.ticker.MaxNLocator(5))
+        axes.xaxis.set_major_formatter(mpl.ticker.ScalarFormatter())
+        axes.axhline(1.0, color="#000000", linewidth=0.8, zorder=1)
+        for text, side in (("hurts", "bottom"), ("helps", "top")):
+            axes.annotate(
+                text,
+                (0.02, 1.0),
+                xycoords=("axes fraction", "data"),
+                xytext=(0, 2 if side == "bottom" else -2),
+                textcoords="offset points",
+                va=side,
+                fontsize="small",
+                color="#555555",
+            )
+
+    def said(self, tables: dict[str, pd.DataFrame]) -> list[str]:
+        out, table, x = [], tables["points"].dropna(subset=["mean"]), self.figure.x or ""
+        for (who, text), rows in table.groupby(["estimator", "line"], sort=False):
+            rows = rows.sort_values(x)
+            at, ratio = rows[x].to_list(), rows["mean"].to_list()
+            out.append(
+                f"{plain(str(who))}, {plain(str(text))}: {ratio[0]:.3g} times {self.figure.baseline} at "
+                f"{plain(label_of(x))} {at[0]:.2g}, {ratio[-1]:.3g} times at {at[-1]:.2g}."
+            )
+        return out
