@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import re
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -385,3 +388,42 @@ def test_the_predicted_error_is_right_on_average_under_its_own_model() -> None:
         assert np.corrcoef(foretold, real)[0, 1] > 0.1
     with pytest.raises(ct.InputError, match="a posterior with standard errors"):
         predicted_errors(fit, fit, data)
+
+
+# --- the guide, and sources from elsewhere -----------------------------------------------------------------
+
+
+def guide(language: str) -> str:
+    text = (ROOT / "docs" / "real_data.md").read_text(encoding="utf-8")
+    return re.findall(rf"```{language}\n(.*?)```", text, re.DOTALL)[0]
+
+
+def test_the_study_of_the_guide_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_table(tmp_path / "t.csv", users=30, rows=12).rename(columns={"id": "person", "y": "wage"}).to_csv(
+        "wages.csv", index=False
+    )
+    Path("wages.toml").write_text(guide("toml").replace("[20, 200]", "[10, 30]"), encoding="utf-8")
+    done = CliRunner().invoke(main, ["run", "wages.toml", "--set", "run.trials=8", "--no-plot"])
+    assert done.exit_code == 0, done.output
+    checked = CliRunner().invoke(main, ["check", "runs/wages"])
+    assert "together_beats_alone [hierarchical ≤ 0.9 × alone, overall]" in checked.output
+    page = CliRunner().invoke(main, ["report", "runs/wages", "-o", "report.html"])
+    assert page.exit_code == 0, page.output
+
+
+def test_a_stranger_adds_a_source_with_one_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The guide's own source, given as a plugin, runs in workers and is reproduced."""
+    monkeypatch.chdir(tmp_path)
+    Path("sines.py").write_text(guide("python"), encoding="utf-8")
+    raw = study_of(
+        tmp_path, data={"source": "sines", "num_users": 5}, grid={"num_samples": [4], "phase": [0.1, 2.0]}
+    )
+    Path("s.toml").write_text(tomli_w.dumps({**raw, "run": {"trials": 4}}), encoding="utf-8")
+    words = [sys.executable, "-m", "colora_theory.cli", "--plugin", "sines.py"]
+    subprocess.run([*words, "run", "s.toml", "--jobs", "2", "--quiet", "--no-plot"], check=True)
+    summary = subprocess.run([*words, "status", "runs/own", "--json"], check=True, capture_output=True, text=True)
+    cell = re.search(r'"cell": "(\w+)"', summary.stdout)
+    assert cell, summary.stdout[:300]
+    again = [*words, "reproduce", "runs/own", "--cell", cell[1], "--trial", "2"]
+    assert subprocess.run(again, capture_output=True, text=True).stdout.count(": identical") == 3

@@ -254,7 +254,7 @@ def stored(file: Path, study: Study, figure: Any) -> dict[str, pd.DataFrame]:
     # Before 3.1 pandas rounds the last digit unless asked not to; since then the option is deprecated.
     old = tuple(map(int, pd.__version__.split(".")[:2])) < (3, 1)
     exact: dict[str, Any] = {"float_precision": "round_trip"} if old else {}
-    joined = pd.read_csv(file, dtype={"cell": str, "line": str}, **exact)
+    joined = pd.read_csv(file, dtype=dict.fromkeys(("cell", "line", "hue", "rest"), str), **exact)
     prefix = kind_of(study, figure).claims
     names = ["points", *(f"{prefix}:{name}" for name in figure.overlay)]
     names += ["boundary"] if figure.kind == "heatmap" else []
@@ -262,7 +262,9 @@ def stored(file: Path, study: Study, figure: Any) -> dict[str, pd.DataFrame]:
     for name in names:
         rows = joined[joined["table"] == name].drop(columns="table")
         kept = rows.dropna(axis="columns", how="all")
-        if "line" in rows:  # an empty text is a line without a name of its own, not a missing one
-            kept = kept.assign(line=rows["line"].fillna(""))
+        texts = ("line", "hue", "rest") if name == "points" else ("line",)
+        for text in texts:  # an empty text is a line without a name of its own, not a missing one
+            if text in rows:
+                kept = kept.assign(**{text: rows[text].fillna("")})
         tables[name] = kept.reset_index(drop=True)
     return tables

@@ -58,9 +58,10 @@ def compared(
             for cell in study.cells:
                 if not matching(cell.varied, table.where):
                     continue
-                mine, other = (_values(frame, cell, label, table.metric) for label in (table.estimator, rival))
-                both = mine.join(other, lsuffix="", rsuffix="_of", how="inner")
-                claimed = factor * both["value_of"].where(~both["status_of"].isin(FAILURES))
+                mine = _values(frame, cell, table.estimator, table.metric)
+                other = _values(frame, cell, rival, table.metric).add_prefix("rival_")
+                both = mine.join(other, how="inner")
+                claimed = factor * both["rival_value"].where(~both["rival_status"].isin(FAILURES))
                 broken = both["status"].isin(FAILURES)
                 sample = Sample.of(both["value"], claimed, broken, both.index)
                 cells.append((cell, Requirement(side, "mean"), sample, ""))
