@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, Final
 
 import matplotlib as mpl
+import numpy as np
 
 from colora_theory.errors import InputError
 from colora_theory.figures.curve import Curve
 from colora_theory.figures.measures import measured
+from colora_theory.figures.panel import groups, looks
 from colora_theory.figures.style import label_of, plain
 from colora_theory.figures.tables import chosen, points
 from colora_theory.model.checks import known
@@ -19,6 +21,9 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
     from colora_theory.results.results import Results
+
+#: Ratios that a logarithmic axis is labelled with.
+_RATIOS: Final = [digit * 10.0**power for power in range(-6, 7) for digit in (1.0, 1.5, 2.0, 3.0, 5.0, 7.0)]
 
 
 @register
@@ -49,20 +54,31 @@ class Gain(Curve):
 
     def draw(self, axes: Axes, tables: dict[str, pd.DataFrame]) -> None:
         super().draw(axes, tables)
-        if tables["points"].empty:
+        table, x = tables["points"].dropna(subset=["mean"]), self.figure.x or ""
+        if table.empty:
             return
+        look = self.looks or looks(table)
+        for text, rows in groups(table):
+            rows = rows.sort_values(x)
+            axes.plot(rows[x], rows["mean"], color=look[text][0], linewidth=0.8, zorder=2)
         axes.set_xscale("linear")
         axes.xaxis.set_major_locator(mpl.ticker.MaxNLocator(5))
         axes.xaxis.set_major_formatter(mpl.ticker.ScalarFormatter())
+        room = 0.05 * float(np.ptp(table[x])) or 0.05
+        axes.set_xlim(*(self.figure.x_limits or (table[x].min() - room, table[x].max() + room)))
+        if self.figure.log_y is not False:
+            axes.yaxis.set_major_locator(mpl.ticker.FixedLocator(_RATIOS))
+            axes.yaxis.set_major_formatter(mpl.ticker.FuncFormatter(lambda value, _: f"{value:g}"))
         axes.axhline(1.0, color="#000000", linewidth=0.8, zorder=1)
-        for text, side in (("hurts", "bottom"), ("helps", "top")):
+        for text, above in (("hurts", True), ("helps", False)):
             axes.annotate(
                 text,
-                (0.02, 1.0),
+                (0.99, 1.0),
                 xycoords=("axes fraction", "data"),
-                xytext=(0, 2 if side == "bottom" else -2),
+                xytext=(0, 2 if above else -2),
                 textcoords="offset points",
-                va=side,
+                ha="right",
+                va="bottom" if above else "top",
                 fontsize="small",
                 color="#555555",
             )
