@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import math
+import re
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 
 import colora_theory as ct
+from colora_theory.model.arrays import written_npz
 from colora_theory.sources import lexicons, minilm, word_table
 
 TABLE = Path(__file__).parent.parent / "experiments" / "words" / "words.npz"
@@ -112,13 +115,13 @@ def test_a_file_of_the_same_arrays_has_the_same_bytes(tmp_path: Path) -> None:
         "features": np.array([[1], [2]], np.int16),
         "vader": np.array([1, np.nan]),
     }
-    content = word_table.written(arrays)
-    assert content == word_table.written(arrays)
+    content = written_npz(arrays)
+    assert content == written_npz(arrays)
     table = word_table.read(content, "it")
     assert table.words == ["a", "b"]
     np.testing.assert_allclose(table.features, [[0.001], [0.002]])
     np.testing.assert_array_equal(table.scores["vader"], [1, np.nan])
-    for damaged in (b"", content[:50], word_table.written({**arrays, "vader": np.array([1.0])})):
+    for damaged in (b"", content[:50], written_npz({**arrays, "vader": np.array([1.0])})):
         with pytest.raises(ct.InputError, match="is no table of words"):
             word_table.read(damaged, "it")
 
@@ -137,7 +140,7 @@ def test_the_cache_computes_once_and_notices_damage(tmp_path: Path, monkeypatch:
         assert word_table.load().words == ["ab", "cd"]
     assert len(calls) == 1
     file = word_table.cache_file()
-    file.write_bytes(word_table.written({**arrays, "vader": np.array([1, 3])}))
+    file.write_bytes(written_npz({**arrays, "vader": np.array([1, 3])}))
     word_table.load.cache_clear()
     with pytest.raises(ct.InputError, match="is not as it was written; remove it"):
         word_table.load()
@@ -163,3 +166,39 @@ def test_what_is_not_installed_is_told_with_its_install_line(monkeypatch: pytest
     ):
         with pytest.raises(ct.InputError, match=r"pip install 'colora_theory\[words\]'"):
             ask()
+
+
+@pytest.mark.parametrize("name", ["words", "words_independent"])
+def test_the_quick_form_needs_no_model_and_gives_the_same_numbers_again(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(word_table, "compute", lambda: pytest.fail("the quick form computed features"))
+    monkeypatch.setenv("COLORA_THEORY_CACHE", str(tmp_path / "empty"))
+    study = ct.Study.from_toml(TABLE.parent / f"{name}.toml", quick=True)
+    frames = [ct.run(study, tmp_path / str(i), backend="inline").frame() for i in range(2)]
+    one, two = (frame[frame.metric != "seconds"].reset_index(drop=True) for frame in frames)
+    pd.testing.assert_frame_equal(one, two)
+    assert (one["value"][one.metric == "held_out_error"] > 0).all()
+    ratios = one[(one.metric == "held_out_ratio") & (one.estimator == "alone")]["value"]
+    assert (ratios == 1.0).all()
+
+
+@pytest.mark.parametrize("name", ["words", "words_independent", "words_rivals"])
+def test_the_mixes_are_those_of_the_claim(name: str) -> None:
+    """Every study states its cosines in a comment; from the shared table where it has the scores."""
+    file = TABLE.parent / f"{name}.toml"
+    study = ct.Study.from_toml(file)
+    table = word_table.load(str(TABLE))
+    mixes = {cell.varied["mix"]: cell.setting for cell in study.cells}
+    used = {lexicon for source in mixes.values() for lexicon in source.lexicons}
+    if name == "words_independent":
+        for lexicon in used:
+            found = lexicons.LEXICONS[lexicon]
+            assert not found.machine_made, lexicon
+            assert not found.of, lexicon
+    told = [line for line in file.read_text(encoding="utf-8").splitlines() if line.startswith("# Cosines")]
+    stated = [float(text) for text in re.findall(r"\d\.\d+|\d(?=[,.])", told[0])]
+    assert len(stated) == len(mixes) == 6
+    for cosine, source in zip(stated, mixes.values(), strict=True):
+        if set(source.lexicons) <= set(table.scores):
+            assert source.cosine(table) == pytest.approx(cosine, abs=0.006)

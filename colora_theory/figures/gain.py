@@ -7,13 +7,12 @@ from typing import TYPE_CHECKING, ClassVar, Final
 import matplotlib as mpl
 import numpy as np
 
-from colora_theory.errors import InputError
+from colora_theory.errors import InputError, known
 from colora_theory.figures.curve import Curve
 from colora_theory.figures.measures import measured
 from colora_theory.figures.panel import groups, looks
 from colora_theory.figures.style import label_of, plain
 from colora_theory.figures.tables import chosen, points
-from colora_theory.model.checks import known
 from colora_theory.studies.figure_kinds import register
 
 if TYPE_CHECKING:

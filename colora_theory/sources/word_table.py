@@ -8,11 +8,9 @@ from __future__ import annotations
 
 import functools
 import hashlib
-import io
 import os
 import sys
 import zipfile
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -20,6 +18,7 @@ from typing import Any, Final
 import numpy as np
 
 from colora_theory.errors import InputError
+from colora_theory.model.arrays import read_npz, written_npz
 from colora_theory.model.linalg import Array
 from colora_theory.sources.lexicons import LEXICONS, vocabulary
 from colora_theory.sources.minilm import encode
@@ -73,25 +72,10 @@ def compute() -> dict[str, Any]:
     }
 
 
-def written(arrays: Mapping[str, Any]) -> bytes:
-    """The arrays as an npz file, the same bytes for the same arrays."""
-    out = io.BytesIO()
-    with zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED) as file:
-        for name, array in arrays.items():
-            member = io.BytesIO()
-            np.lib.format.write_array(member, np.asarray(array), allow_pickle=False)
-            file.writestr(zipfile.ZipInfo(f"{name}.npy"), member.getvalue(), zipfile.ZIP_DEFLATED, 9)
-    return out.getvalue()
-
-
 def read(content: bytes, where: str) -> WordTable:
     """A table from the bytes of a file; InputError for what is none."""
     try:
-        with zipfile.ZipFile(io.BytesIO(content)) as file:
-            arrays = {
-                name.removesuffix(".npy"): np.lib.format.read_array(file.open(name), allow_pickle=False)
-                for name in file.namelist()
-            }
+        arrays = read_npz(content)
         words, features = arrays.pop("words").tolist(), arrays.pop("features") * STEP
         scores = {name: array.astype(float) for name, array in arrays.items()}
         if {len(features), *map(len, scores.values())} != {len(words)} or features.ndim != 2:
@@ -135,7 +119,7 @@ def load(path: str = "") -> WordTable:
 
 
 def _kept(file: Path) -> WordTable:
-    content = written(compute())
+    content = written_npz(compute())
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         for path, part in (
@@ -158,7 +142,7 @@ def main(arguments: list[str]) -> None:
         return
     arrays = compute()
     shared = {n: a for n, a in arrays.items() if n not in LEXICONS or LEXICONS[n].shared}
-    content = written(shared)
+    content = written_npz(shared)
     Path(arguments[0]).write_bytes(content)
     print(f"{arguments[0]}: {len(content)} bytes, SHA-256 {hashlib.sha256(content).hexdigest()}")
 

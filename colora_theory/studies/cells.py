@@ -10,8 +10,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from colora_theory import sources
-from colora_theory.errors import InputError
-from colora_theory.model.checks import known
+from colora_theory.errors import InputError, known
 from colora_theory.model.problem import Problem
 from colora_theory.sources import Source
 from colora_theory.studies.grid import points, resolved

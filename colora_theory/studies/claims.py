@@ -6,8 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from colora_theory import sources
-from colora_theory.errors import InputError
-from colora_theory.model.checks import known
+from colora_theory.errors import InputError, known
 
 if TYPE_CHECKING:
     from colora_theory.studies.study import Study

@@ -10,10 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from colora_theory import estimators, guarantees, sources
-from colora_theory.errors import InputError, expect, nearest
+from colora_theory.errors import InputError, expect, known
 from colora_theory.guarantees import Guarantee
 from colora_theory.model import metrics
-from colora_theory.model.checks import known
 from colora_theory.model.problem import Problem
 from colora_theory.studies import figure_kinds
 from colora_theory.studies.cells import Cell, EstimatorSpec, cells
@@ -22,12 +21,12 @@ from colora_theory.studies.overrides import check_plain, overridden, parse_overr
 
 if TYPE_CHECKING:
     from colora_theory.sources import Source
+    from colora_theory.studies.run_options import RunTable
     from colora_theory.studies.schema import (
         BreakEvenTable,
         ComparisonTable,
         FigureTable,
         GuaranteeTable,
-        RunTable,
         StudyTable,
     )
 
@@ -98,7 +97,7 @@ class Study:
         sets = parse_overrides(overrides)
         check_plain(raw)
         table = parse(overridden(raw, sets))
-        small = overridden(raw, {**_quick_overrides(table), **sets})  # --set beats quick beats the file
+        small = overridden(raw, {**table.run.quick_form(table.grid), **sets})  # --set beats quick beats the file
         if not quick:
             if not stored:
                 _build(parse(small), "", quick=True)  # so that a wrong quick form is found now, not in CI
@@ -150,27 +149,12 @@ def guarantee_of(spec: GuaranteeTable) -> Guarantee:
     return guarantees.get(spec.name, **({"metric": spec.metric} if spec.metric else {}))
 
 
-def _quick_overrides(table: StudyTable) -> dict[str, Any]:
-    quick = table.run.quick
-    for name in quick.grid:
-        if name not in table.grid:
-            raise InputError(f"run.quick.grid.{name} is not in [grid]; {nearest(name, table.grid)}")
-    sets: dict[str, Any] = {f"grid.{name}": values for name, values in quick.grid.items()}
-    if quick.data and table.data is None:
-        raise InputError("run.quick.data changes options of [data], and there is none; remove it.")
-    sets |= {f"data.{name}": value for name, value in quick.data.items()}
-    return {**sets, "run.trials": quick.trials, "run.target_mcse": {}}
-
-
 def _build(table: StudyTable, source_text: str, *, quick: bool, stored: bool = False) -> Study:
     specs = _estimators(table, stored)
     grid = cells(table)
     used = table.metrics.use
     _check_metrics(table)
-    for name in table.run.target_mcse:
-        known(f"run.target_mcse.{name}", name, used)
-    if table.run.max_trials is not None and not table.run.target_mcse and not quick:
-        raise InputError("run.max_trials needs run.target_mcse; set it, or use run.trials.")
+    table.run.check(used, table.grid, quick=quick)
     study = Study(
         name=table.name,
         title=table.title,
