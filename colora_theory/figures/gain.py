@@ -35,6 +35,7 @@ class Gain(Curve):
     name: ClassVar[str] = "gain"
     needs: ClassVar[tuple[str, ...]] = ("x", "y", "hue", "baseline")
     takes: ClassVar[tuple[str, ...]] = ("x_limits", "y_limits")
+    shows: ClassVar[str] = "Ratios of means with 95\u00a0% Monte Carlo intervals."
 
     def check(self) -> None:
         super().check()
