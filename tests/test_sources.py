@@ -280,6 +280,10 @@ REFUSED = {
         "has no option 'fatures'; did you mean 'features'",
     ),
     "a missing option": ({"data": {"source": "grouped_table", "path": "t.csv"}}, "needs the option 'target'"),
+    "features that are no list": (
+        {"data": {"source": "grouped_table", "path": "t", "target": "y", "user": "id", "features": "a"}},
+        "features must be a list of columns, got 'a'",
+    ),
     "a share of one": (
         {"data": {"source": "grouped_table", "path": "t", "target": "y", "user": "id", "held_out": 1.0}},
         "held_out must lie strictly between 0 and 1",

@@ -55,10 +55,10 @@ class GroupedTable(Source):
         for option in ("path", "target", "user"):
             check_text(option, getattr(self, option))
         for option in ("features", "ignore"):
-            if not isinstance(getattr(self, option), tuple):
-                raise InputError(f"{option} must be a list of columns, got {getattr(self, option)!r:.60}.")
-            for column in getattr(self, option):
-                check_text(option, column)
+            columns = getattr(self, option)
+            if not isinstance(columns, tuple | list):
+                raise InputError(f"{option} must be a list of columns, got {columns!r:.60}.")
+            object.__setattr__(self, option, tuple(check_text(option, column) for column in columns))
         check_flag("drop_missing", self.drop_missing)
         check_word("standardise", self.standardise, ("train", "none"))
         if not 0.0 < check_real("held_out", self.held_out, 0.0, 1.0) < 1.0:
