@@ -77,7 +77,7 @@ class Words(Source):
 
     def check(self) -> None:
         table = load(self.table)
-        for name in set(self.lexicons):
+        for name in dict.fromkeys(self.lexicons):
             if name not in table.scores:
                 raise InputError(
                     f"{self.table} has no scores of {name!r}; leave table out, or choose another mix."
