@@ -280,6 +280,7 @@ def told(name: str, function: Callable[..., Any], given: dict[str, Any], hostile
 
 
 def hostile_calls(folder: Path, times: int, seed: int) -> None:
+    """Make random calls in a folder of their own: "x" is also the name of a folder to write to."""
     rng = random.Random(seed)
     world = World(folder)
     entrances = calls(world)
@@ -302,10 +303,12 @@ def test_the_right_arguments_are_right(tmp_path: Path) -> None:
             function(**given)
 
 
-def test_hostile_calls_are_told_in_one_sentence(tmp_path: Path) -> None:
+def test_hostile_calls_are_told_in_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
     hostile_calls(tmp_path, 400, seed=1)
 
 
 @pytest.mark.slow
-def test_many_hostile_calls(tmp_path: Path) -> None:
+def test_many_hostile_calls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
     hostile_calls(tmp_path, 60_000, seed=2)

@@ -257,7 +257,8 @@ class Run:
             return True
         if len(past) < 6 or min(moves) > max(0.99 * max(moves), _ROUNDING):
             return False
-        return abs(past[-1] - past[-6]) <= 1e-14 * past[-6] + _UNIT * self.model.energy  # a rise is no rounding
+        risen = past[-1] > (1.0 + 1e-12) * past[-6] + 1e-26 * self.model.energy  # by more than rounding
+        return past[-1] >= (1.0 - 1e-14) * past[-6] and not risen
 
     @property
     def doubtful(self) -> bool:

@@ -19,6 +19,7 @@ from colora_theory.guarantees.hypotheses import (
     noisy,
     vector_model,
 )
+from colora_theory.guarantees.lower_bounds import small_noise
 from colora_theory.model.linalg import Array, as_rows, minimum_norm
 from colora_theory.model.problem import Problem
 
@@ -49,7 +50,8 @@ class CollaborationGain(Guarantee):
 
     the ratio of their Cramér–Rao levels. It grows with k up to d p/(r1 r2) (`collaboration_saturation`).
     Observed: the ratio of the two errors in the trial (mean over trials; 25 % allowed for finite samples).
-    Hypotheses: inside the shared model, covariates N(0, I), noise, equal counts, n ≥ 10 times the unknowns.
+    Hypotheses: inside the shared model, covariates N(0, I), noise that leaves the subspace within reach, equal
+    counts, n ≥ 10 times the unknowns.
     Kind: prediction (a ratio of large-sample levels). Source: docs/theory.md, "Collaboration gain".
     """
 
@@ -69,6 +71,7 @@ class CollaborationGain(Guarantee):
             isotropic_gaussian(problem),
             equal_counts(problem),
             noisy(problem),
+            small_noise(problem),
             at_least(problem, 10 * problem.num_features, "10 unknowns"),
         ]
 
@@ -154,6 +157,13 @@ def _tilted(problem: Problem) -> list[Hypothesis]:
     ]
 
 
+def _shared_part_leads(problem: Problem) -> bool:
+    """Whether the second moment of the weights is larger along U than along any of the users' own directions."""
+    k, d, r, angle = problem.num_users, problem.dim_in, problem.rank_in, problem.similarity_angle
+    own = math.sin(angle) ** 2 * (1.0 + math.sqrt((d - r) / k)) ** 2 / max(d - r, 1)
+    return math.cos(angle) ** 2 / r >= own
+
+
 @register
 class HeterogeneousRisk(Guarantee):
     """Risk of collaborating with users whose subspaces differ.
@@ -165,7 +175,8 @@ class HeterogeneousRisk(Guarantee):
 
     what is missed counts once as bias and once as noise. The value is k times that (parameter_error).
     Hypotheses: vector model, covariates N(0, I), equal counts, n ≥ r + 2, no other deviation; k(n−r) well above
-    r(d−r).
+    r(d−r); the shared part leads: cos²φ/r is at least sin²φ (1 + √((d−r)/k))²/(d−r), the edge of what the users'
+    own parts put into one direction, or the best subspace is not near U.
     Kind: prediction (25 % allowed; it over-estimates for few users). Source: docs/theory.md, "Task similarity".
     """
 
@@ -185,6 +196,7 @@ class HeterogeneousRisk(Guarantee):
         return [
             *_tilted(problem),
             Hypothesis("k(n−r) ≥ 3r(d−r)", enough, "needs three equations per unknown of the shared subspace."),
+            Hypothesis("shared part leads", _shared_part_leads(problem), "needs a smaller similarity_angle."),
         ]
 
     def test_conditions(self, problem: Problem) -> list[Hypothesis]:

@@ -220,7 +220,9 @@ class IntervalCoverage(Guarantee):
     over trials (2 percentage points allowed): posterior deviations with the subspaces' own uncertainty for
     `hierarchical`, the Cramér–Rao level at the estimate for `altmin` and `gauss_newton` (inside the shared model
     only, where k n is well above the degrees of freedom), exact ones for `full_finetuning` (n > unknowns).
-    Hypotheses: no intercepts, no outliers, σ > 0, n ≥ unknowns + 2, k n ≥ 2 × the degrees of freedom, k ≥ 20.
+    Hypotheses: no intercepts, no outliers, σ > 0, n ≥ unknowns + 2, k n ≥ 2 × the degrees of freedom, k ≥ 20, and
+    n · signal_norm² ≥ 10 σ² · rank_in · rank_out: where the data say little of a core, its prior decides, and
+    cores of unit norm have no normal one.
     Kind: prediction. Source: docs/theory.md, "Empirical Bayes".
     """
 
@@ -237,12 +239,15 @@ class IntervalCoverage(Guarantee):
 
     def conditions(self, problem: Problem) -> list[Hypothesis]:
         enough = problem.num_observations >= 2 * problem.degrees_of_freedom and problem.num_users >= 20
+        own = problem.rank_in * problem.rank_out
+        reached = min(problem.counts) * problem.signal_norm**2 >= 10.0 * problem.noise_std**2 * own
         return [
             no_intercepts(problem),
             noisy(problem),
             at_least(problem, problem.num_features + 2, "unknowns + 2"),
             Hypothesis("no outliers", not problem.outlier_fraction, "needs outlier_fraction = 0."),
             Hypothesis("many observations", enough, "needs k ≥ 20 and k n ≥ 2 × the degrees of freedom."),
+            Hypothesis("cores within reach", reached, "needs n · signal_norm² ≥ 10 σ² · rank_in · rank_out."),
         ]
 
     def formula(self, problem: Problem) -> float:

@@ -168,6 +168,10 @@ def manova_edge(a: float, b: float) -> float:
     return (math.sqrt(a * (1.0 - b)) + math.sqrt(b * (1.0 - a))) ** 2
 
 
+#: Dimension of both blocks from which predicted edges were within their tolerance (blocks of 1 miss by half).
+LARGE: Final = 30
+
+
 class _Edge(Guarantee):
     """What both edges share: they predict the exact local rate of the realised data."""
 
@@ -187,6 +191,13 @@ class _Edge(Guarantee):
             signal(problem),
             enough_samples(problem),
         ]
+
+    def test_conditions(self, problem: Problem) -> list[Hypothesis]:
+        """A limit: both blocks must be large for its edge to be near the largest eigenvalue."""
+        k, d, r = problem.num_users, problem.dim_in, problem.rank_in
+        block = min(r * (d - r), k * r - r * r)
+        told = f"the edge of a limit; a check needs r(d − r) and kr − r² of at least {LARGE}, got {block}."
+        return [Hypothesis("large blocks", block >= LARGE, told)]
 
     def path(self, problem: Problem, truth: Truth, data: Dataset, fit: Any, metric: str) -> Any:
         """The predicted slope, through a late point of the run on reused samples."""
