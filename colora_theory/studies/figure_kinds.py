@@ -76,6 +76,10 @@ class FigureKind(ABC):
     def draw(self, axes: Any, tables: dict[str, pd.DataFrame]) -> None:
         """Draw the tables (of one panel) into Matplotlib axes; computes nothing."""
 
+    def annotate(self, axes: Any, tables: dict[str, pd.DataFrame]) -> None:
+        """Write into axes whose size and limits are final what must not touch; nothing by default."""
+        return
+
     @abstractmethod
     def axis_names(self) -> tuple[str, str]:
         """Fields or metrics on the x and the y axis."""

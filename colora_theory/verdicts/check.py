@@ -65,9 +65,8 @@ class _Group:
     guarantee: Guarantee | Comparison
     estimator: str
     alpha: float
-    delta: float | None = None
-    anytime: bool = False
     cells: list[tuple[Any, Requirement, Sample, str]] = field(default_factory=list)
+    anytime: bool = False
 
     @property
     def tested(self) -> list[tuple[Any, Requirement, Sample]]:
@@ -106,15 +105,15 @@ def check(results: Results, *, anytime: bool | None = None) -> list[Verdict]:
 
     anytime : judge cells by evidence that may be looked at after every batch, and because of which a run may stop
         or go on (`verdicts.anytime`). None: where the study's trials decide how many there are (`target_mcse`);
-        otherwise tests for a fixed number of trials. Rates and claims about methods have no such evidence: their
-        even trials decide when to stop, and the odd ones are judged.
+        otherwise tests for a fixed number of trials. Rates have no such evidence: their even trials decide when to
+        stop, and the odd ones are judged.
     """
     from colora_theory.results.results import Results
 
     expect("results", results, Results, "open them with ct.Results.open(path)")
     with results.snapshot():
-        often = results.study.run.adaptive if anytime is None else anytime
-        groups = [*_groups(results, often), *_comparisons(results)]
+        at_any_time = results.study.run.adaptive if anytime is None else anytime
+        groups = [*_groups(results, at_any_time), *_comparisons(results)]
         places = list(break_evens(results, _judged(results))) if results.study.break_evens else []
     tests: list[Sequence[FamilyTest]] = [group.tests() for group in groups]
     tests += [[test for _, test in place.tests] for place in places]
@@ -234,7 +233,7 @@ def _groups(results: Results, anytime: bool) -> Iterable[_Group]:
             meant = not guarantee.estimators or estimator.name in guarantee.estimators
             if spec.estimator is None and (told or not meant):
                 continue
-            group = _Group(guarantee, estimator.label, spec.alpha or ALPHA, spec.delta, anytime)
+            group = _Group(guarantee, estimator.label, spec.alpha or ALPHA, anytime=anytime)
             # trials that decided when to stop (run_options.deciding) are not judged by tests for fixed numbers
             halved = study.run.adaptive and guarantee.kind != "certificate" and (group.rate or not anytime)
             mine = frame[(frame.estimator == estimator.label) & (frame.metric == guarantee.metric)]
@@ -260,7 +259,7 @@ def _judged(results: Results) -> Any:
 def _comparisons(results: Results) -> Iterable[_Group]:
     if results.study.comparisons:
         for claim, who, alpha, cells in compared(results, _judged(results)):
-            yield _Group(claim, who, alpha, cells=list(cells))
+            yield _Group(claim, who, alpha, list(cells))
 
 
 def _sample(
