@@ -209,7 +209,7 @@ def test_slopes_are_refuted_only_when_the_whole_interval_is_beyond_the_margin() 
 
 def group(name: str, observed: list[np.ndarray]) -> verdicts._Group:
     guarantee = guarantees.get(name)
-    made = verdicts._Group(guarantee, "an estimator", 0.01, None)
+    made = verdicts._Group(guarantee, "an estimator", 0.01)
     for number, values in enumerate(observed):
         problem = ct.Problem(num_users=2, num_samples=30 + number, dim_in=4, rank=1, noise_std=0.5)
         cell = Cell.of(problem, {"num_samples": 30 + number})
