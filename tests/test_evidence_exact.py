@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -226,8 +227,11 @@ def test_rates_are_members_of_the_family_and_one_violation_is_enough(monkeypatch
     means = group("local_least_squares_risk", [exact, 1.1 * spread, exact])
     rate = next(g.name for g in guarantees.all() if verdicts.is_scaling(g) and g.side != "threshold")
     monkeypatch.setattr(Results, "snapshot", lambda results: contextlib.nullcontext())
-    monkeypatch.setattr(verdicts, "_groups", lambda results: [means, group(rate, [spread] * 3)])
-    found = verdicts.check(Results.__new__(Results))
+    monkeypatch.setattr(verdicts, "_groups", lambda results, anytime: [means, group(rate, [spread] * 3)])
+    results = Results.__new__(Results)
+    run = SimpleNamespace(adaptive=False)
+    results.__dict__["study"] = SimpleNamespace(run=run, comparisons=(), break_evens=())
+    found = verdicts.check(results)
     overall, *cells, _ = found
     assert [v.status for v in cells] == ["holds", "violated", "holds"]
     assert overall.status == "violated"  # one violated cell is enough
