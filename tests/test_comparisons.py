@@ -11,6 +11,7 @@ from scipy import stats
 import colora_theory as ct
 from colora_theory.engine.run import run
 from colora_theory.figures import draw as plots
+from colora_theory.reports import claims
 from colora_theory.verdicts.comparisons import BreakEvenTest, crossing
 from colora_theory.verdicts.judge import judge_family
 
@@ -206,3 +207,14 @@ def test_a_gain_shows_ratios_of_means_against_a_measured_similarity(tmp_path: Pa
     ):
         with pytest.raises(ct.InputError, match=message):
             study_of([], metrics={"use": ["mean_user_error", "relative_error"]}, figure=[{**figure, **change}])
+
+
+def test_comparisons_in_a_table_for_papers(tmp_path: Path) -> None:
+    """LaTeX has signs of its own; claims about methods are not in the list of what can be verified one by one."""
+    study = study_of([{"name": "a_b", "estimator": "altmin", "of": "full_finetuning", "at_most": 1.0}])
+    results = run(study, tmp_path / "out", backend="inline")
+    claims.write_latex([results], tmp_path / "t.tex")
+    text = (tmp_path / "t.tex").read_text(encoding="utf-8")
+    assert r"drawn & a\_b & stated by its author & altmin $\le$ 1 $\times$ full\_finetuning & holds & 120" in text
+    assert text.isascii()
+    assert claims.claims_of(results) == []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -209,7 +210,7 @@ def test_slopes_are_refuted_only_when_the_whole_interval_is_beyond_the_margin() 
 
 def group(name: str, observed: list[np.ndarray]) -> verdicts._Group:
     guarantee = guarantees.get(name)
-    made = verdicts._Group(guarantee, "an estimator", 0.01, None)
+    made = verdicts._Group(guarantee, "an estimator", 0.01)
     for number, values in enumerate(observed):
         problem = ct.Problem(num_users=2, num_samples=30 + number, dim_in=4, rank=1, noise_std=0.5)
         cell = Cell.of(problem, {"num_samples": 30 + number})
@@ -226,8 +227,11 @@ def test_rates_are_members_of_the_family_and_one_violation_is_enough(monkeypatch
     means = group("local_least_squares_risk", [exact, 1.1 * spread, exact])
     rate = next(g.name for g in guarantees.all() if verdicts.is_scaling(g) and g.side != "threshold")
     monkeypatch.setattr(Results, "snapshot", lambda results: contextlib.nullcontext())
-    monkeypatch.setattr(verdicts, "_groups", lambda results: [means, group(rate, [spread] * 3)])
-    found = verdicts.check(Results.__new__(Results))
+    monkeypatch.setattr(verdicts, "_groups", lambda results, anytime: [means, group(rate, [spread] * 3)])
+    results = Results.__new__(Results)
+    run = SimpleNamespace(adaptive=False)
+    results.__dict__["study"] = SimpleNamespace(run=run, comparisons=(), break_evens=())
+    found = verdicts.check(results)
     overall, *cells, _ = found
     assert [v.status for v in cells] == ["holds", "violated", "holds"]
     assert overall.status == "violated"  # one violated cell is enough

@@ -238,6 +238,9 @@ def test_a_study_file_finds_its_table_beside_it(
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
     monkeypatch.chdir(elsewhere)
+    there = ct.Study.from_toml("../own.toml").source
+    assert there is not None
+    assert there.path == str(table)  # whole, because workers may stand in another folder
     done = CliRunner().invoke(main, ["run", "../own.toml", "--quick", "--backend", "inline", "--no-plot"])
     assert done.exit_code == 0, done.output
     planned = CliRunner().invoke(main, ["plan", "../own.toml", "--quick"])

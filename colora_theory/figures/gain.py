@@ -50,7 +50,8 @@ class Gain(Curve):
         places = points(results, figure.x or "").groupby("cell")["mean"].mean()
         table = table.assign(**{str(figure.x): table["cell"].map(places)})
         along = set(study.cells[0].varied) - {figure.hue, figure.row, figure.col}
-        return {"points": chosen(table, study, figure, figure.x, along)}
+        shown = chosen(table, study, figure, figure.x, along)
+        return {"points": shown.drop(columns=["hue", "rest"])}  # colour and marker both tell the line
 
     def draw(self, axes: Axes, tables: dict[str, pd.DataFrame]) -> None:
         super().draw(axes, tables)
@@ -70,15 +71,14 @@ class Gain(Curve):
             axes.yaxis.set_major_locator(mpl.ticker.FixedLocator(_RATIOS))
             axes.yaxis.set_major_formatter(mpl.ticker.FuncFormatter(lambda value, _: f"{value:g}"))
         axes.axhline(1.0, color="#000000", linewidth=0.8, zorder=1)
-        for text, above in (("hurts", True), ("helps", False)):
-            axes.annotate(
+        for text, place in (("hurts", (0.98, 0.97)), ("helps", (0.02, 0.03))):  # where similarity leaves room
+            above = text == "hurts"
+            axes.text(
+                *place,
                 text,
-                (0.99, 1.0),
-                xycoords=("axes fraction", "data"),
-                xytext=(0, 2 if above else -2),
-                textcoords="offset points",
-                ha="right",
-                va="bottom" if above else "top",
+                transform=axes.transAxes,
+                ha="right" if above else "left",
+                va="top" if above else "bottom",
                 fontsize="small",
                 color="#555555",
             )

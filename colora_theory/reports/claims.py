@@ -93,6 +93,7 @@ def _number(verdict: Any) -> str:
 
 def _escaped(text: str) -> str:
     signs = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
+    signs |= {"≤": r"$\le$", "≥": r"$\ge$", "×": r"$\times$"}
     return "".join(signs.get(sign, f"\\{sign}" if sign in "&%$#_{}" else sign) for sign in text)
 
 

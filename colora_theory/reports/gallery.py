@@ -24,8 +24,12 @@ MARK = "<!-- {}: written by colora-theory reproduce-all -->", "<!-- end of {} --
 
 
 def studies(folder: Path) -> list[Path]:
-    """The study files of a folder and its subfolders, in alphabetical order; InputError when there are none."""
-    found = sorted([*folder.glob("*.toml"), *folder.glob("*/*.toml")], key=lambda file: file.stem)
+    """The study files of a folder and its subfolders, in alphabetical order; InputError when there are none.
+
+    Copies of studies in the folders of runs are none.
+    """
+    below = [file for file in folder.glob("*/*.toml") if not (file.parent / "results.sqlite").exists()]
+    found = sorted([*folder.glob("*.toml"), *below], key=lambda file: file.stem)
     if not found:
         raise InputError(f"{folder} holds no study file (*.toml); say where they are.")
     return found

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -57,6 +58,9 @@ class Source(ABC):
     def __post_init__(self) -> None:
         for option in ("num_users", "num_samples"):
             check_integer(option, getattr(self, option), 0)
+        for place in self.places:  # workers may stand in another folder
+            if getattr(self, place) and isinstance(getattr(self, place), str):
+                object.__setattr__(self, place, os.path.abspath(getattr(self, place)))
 
     @abstractmethod
     def check(self) -> None:

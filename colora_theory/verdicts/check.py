@@ -105,8 +105,8 @@ def check(results: Results, *, anytime: bool | None = None) -> list[Verdict]:
 
     anytime : judge cells by evidence that may be looked at after every batch, and because of which a run may stop
         or go on (`verdicts.anytime`). None: where the study's trials decide how many there are (`target_mcse`);
-        otherwise tests for a fixed number of trials. Rates have no such evidence: their even trials decide when to
-        stop, and the odd ones are judged.
+        otherwise tests for a fixed number of trials. Rates and claims about methods have no such evidence: their
+        even trials decide when to stop, and the odd ones are judged.
     """
     from colora_theory.results.results import Results
 
