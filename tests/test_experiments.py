@@ -28,7 +28,7 @@ def test_a_study_says_what_it_claims_and_is_held_against_theorems(file: Path) ->
     assert study.name == file.stem
     assert len(study.claim) > 80
     assert study.title
-    assert study.guarantees
+    assert study.guarantees or study.table.published
     assert study.figures
     quick = ct.Study.from_toml(file, quick=True)
     assert len(quick.cells) * quick.run.trials * len(quick.estimators) <= 250
@@ -47,7 +47,7 @@ def test_its_figures_are_those_of_its_full_form(file: Path) -> None:
             if not study.run.target_mcse:
                 rows = len(study.cells) * len(study.estimators) * study.run.trials
                 assert manifest["outcome"]["rows"] == rows, f"{stem} was drawn from another form of the study"
-            assert manifest["outcome"]["verdicts"]
+            assert manifest["outcome"]["verdicts"] or manifest["outcome"]["published"]
         tables = plots.stored(FIGURES / f"{stem}.csv", study, figure)
         again = plots.svg(study, figure, tables)
         kept = (FIGURES / f"{stem}.svg").read_text(encoding="utf-8")

@@ -84,7 +84,7 @@ def draw_one(study: Study, figure: Any, tables: dict[str, pd.DataFrame], style: 
                     panel.set_ylabel(wrapped(figure.y_label or label_of(names[1]), 0.7 * height / rows, size))
         title = wrapped(figure.title or study.title or study.name, width, size * 1.12)
         picture.suptitle(title, fontsize=mpl.rcParams["axes.titlesize"])
-        caption(picture, wrapped(settings(study, figure, tables), 1.12 * width, 0.8 * size), single)
+        caption(picture, wrapped(settings(study, figure, tables), kind.caption_share * width, 0.8 * size), single)
         finish(picture, width, height)
     return picture
 
@@ -255,9 +255,8 @@ def stored(file: Path, study: Study, figure: Any) -> dict[str, pd.DataFrame]:
     old = tuple(map(int, pd.__version__.split(".")[:2])) < (3, 1)
     exact: dict[str, Any] = {"float_precision": "round_trip"} if old else {}
     joined = pd.read_csv(file, dtype={"cell": str, "line": str}, **exact)
-    prefix = kind_of(study, figure).claims
-    names = ["points", *(f"{prefix}:{name}" for name in figure.overlay)]
-    names += ["boundary"] if figure.kind == "heatmap" else []
+    kind = kind_of(study, figure)
+    names = ["points", *(f"{kind.claims}:{name}" for name in figure.overlay), *kind.more]
     tables = {}
     for name in names:
         rows = joined[joined["table"] == name].drop(columns="table")

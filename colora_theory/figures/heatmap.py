@@ -30,6 +30,7 @@ class Heatmap(FigureKind):
     needs: ClassVar[tuple[str, ...]] = ("x", "y", "value")
     takes: ClassVar[tuple[str, ...]] = ("levels",)
     shows: ClassVar[str] = "Means over the trials."
+    more: ClassVar[tuple[str, ...]] = ("boundary",)
 
     def axis_names(self) -> tuple[str, str]:
         return self.figure.x or "", self.figure.y or ""

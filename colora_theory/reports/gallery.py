@@ -15,17 +15,19 @@ from typing import Any
 from colora_theory.engine.run import run
 from colora_theory.errors import InputError, nearest
 from colora_theory.figures.draw import draw, stems
+from colora_theory.reports.published import as_markdown, found_in
 from colora_theory.results.results import Results
 from colora_theory.studies.study import Study
 from colora_theory.verdicts.check import check
+from colora_theory.verdicts.published import compare_published
 
 #: Between two such lines of the README stands a table.
 MARK = "<!-- {}: written by colora-theory reproduce-all -->", "<!-- end of {} -->"
 
 
 def studies(folder: Path) -> list[Path]:
-    """The study files of a folder, in alphabetical order; InputError when there are none."""
-    found = sorted(folder.glob("*.toml"))
+    """The study files of a folder and of those in it, in alphabetical order; InputError when there are none."""
+    found = sorted(folder.rglob("*.toml"), key=lambda file: (len(file.parts), file))
     if not found:
         raise InputError(f"{folder} holds no study file (*.toml); say where they are.")
     return found
@@ -70,7 +72,7 @@ def reproduce_all(
         (results.path / "outcome.json").write_text(json.dumps(found, ensure_ascii=False), encoding="utf-8")
         draw(results, figures)
         note(figures / f"{stems(study)[0]}.json", found)
-        tell(f"{file}: {summary(found['verdicts'])}; {found['rows']} fits, {found['seconds']:.0f} s")
+        tell(f"{file}: {_came(found)}; {found['rows']} fits, {found['seconds']:.0f} s")
         done.append(results)
     for script in sorted(folder.glob("*.py")):
         if not only or script.stem in only:
@@ -97,7 +99,10 @@ def outcome(results: Results) -> dict[str, Any]:
         for v in check(results)
         if not v.cell
     ]
-    return {"verdicts": verdicts, "rows": rows, "failed": failed, "quick": results.quick}
+    found = {"verdicts": verdicts, "rows": rows, "failed": failed, "quick": results.quick}
+    if results.study.table.published:
+        found["published"] = found_in(compare_published(results))
+    return found
 
 
 def _seconds(run_folder: Path) -> float:
@@ -143,12 +148,22 @@ def page(folder: Path, figures: Path) -> str:
     ]
     for file in studies(folder):
         study, found = _outcome_of(file, figures)
-        out += ["", f"## {study.name}", "", f"**{study.title}** – [{file.name}]({file.name})", ""]
+        place = file.relative_to(folder).as_posix()
+        out += ["", f"## {study.name}", "", f"**{study.title}** – [{file.name}]({place})", ""]
         out += [f"> {' '.join(study.claim.split())}"]
         if study.learned:
             out += ["", f"What was learned: {' '.join(study.learned.split())}"]
         for name, figure in zip(stems(study), study.figures, strict=True):
             out += ["", f"![{figure.title or study.title}]({up}/{name}.png)"]
+        for paper in study.table.published:
+            source = f"[{paper.source.removeprefix('https://')}]({paper.source})"
+            out += [
+                "",
+                f"Numbers of {paper.paper}: {source}, commit {paper.commit[:12]}, {paper.licence} licence.",
+            ]
+        out += as_markdown(found.get("published", []))
+        if not found["verdicts"]:
+            continue
         out += [
             "",
             "| guarantee | standing | estimator | verdict | trials | broken in |",
@@ -172,7 +187,7 @@ def studies_table(folder: Path, figures: Path, gallery: str) -> str:
     for file in studies(folder):
         study, found = _outcome_of(file, figures)
         rows.append(
-            f"| [{study.name}]({gallery}#{study.name}) | {study.title} | {summary(found['verdicts'])} "
+            f"| [{study.name}]({gallery}#{study.name}) | {study.title} | {_came(found)} "
             f"| {found['rows']} | {found['seconds']:.0f} s |"
         )
     for script in _scripts(folder, figures):
@@ -182,6 +197,12 @@ def studies_table(folder: Path, figures: Path, gallery: str) -> str:
             f"| {found['seconds']:.0f} s |"
         )
     return "\n".join(rows)
+
+
+def _came(found: dict[str, Any]) -> str:
+    """Verdicts on guarantees and on published points, in few words."""
+    told = [summary(found["verdicts"])] if found["verdicts"] or not found.get("published") else []
+    return "; ".join([*told, *(f"published: {entry['tally']}" for entry in found.get("published", []))])
 
 
 def _outcome_of(file: Path, figures: Path) -> tuple[Study, dict[str, Any]]:

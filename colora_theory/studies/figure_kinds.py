@@ -22,7 +22,8 @@ class FigureKind(ABC):
     name : what `kind` says in a study file. needs : keys that must be set; takes : keys it reads besides those of
     every figure (the others are refused). claims : what tables of overlaid guarantees are called. shows : what the
     picture shows, for captions. page_wide : whether it always takes a page's width.
-    records : what y may be besides the metrics of the study.
+    records : what y may be besides the metrics of the study. more : tables besides "points" and those of claims.
+    caption_share : width of a line of small print, in widths of the figure.
     """
 
     name: ClassVar[str]
@@ -32,6 +33,8 @@ class FigureKind(ABC):
     shows: ClassVar[str] = "Means with 95\u00a0% Monte Carlo intervals."
     page_wide: ClassVar[bool] = False
     records: ClassVar[tuple[str, ...]] = ()
+    more: ClassVar[tuple[str, ...]] = ()
+    caption_share: ClassVar[float] = 1.12
     #: Keys that every kind reads.
     COMMON: ClassVar[tuple[str, ...]] = (
         *("kind", "estimators", "lines", "overlay", "row", "col", "width", "file", "title", "x_label", "y_label"),

@@ -17,6 +17,7 @@ from colora_theory.model.problem import Problem
 from colora_theory.studies import figure_kinds
 from colora_theory.studies.cells import Cell, EstimatorSpec, cells, known
 from colora_theory.studies.overrides import check_plain, overridden, parse_overrides, parsed, read_text
+from colora_theory.studies.published import WHAT, points_of, with_points
 
 if TYPE_CHECKING:
     from colora_theory.studies.schema import FigureTable, GuaranteeTable, RunTable, StudyTable
@@ -59,7 +60,7 @@ class Study:
         expect("path", path, (str, Path), "give the path of a study file")
         text = read_text(Path(path))
         try:
-            raw = parsed(text)
+            raw = with_points(parsed(text), Path(path).parent)
             return cls.from_dict(raw, overrides, quick=quick, source_text=text)
         except InputError as error:
             raise InputError(f"{path}: {error}") from None
@@ -153,6 +154,7 @@ def _build(table: StudyTable, source_text: str, *, quick: bool, stored: bool = F
         quick=quick,
     )
     _check_guarantees(study)
+    _check_published(study)
     _check_figures(study, stored)
     for spec in specs:
         for cell in grid:
@@ -217,6 +219,26 @@ def _check_guarantees(study: Study) -> None:
         metric = guarantee_of(spec).metric
         if metric in metrics.NAMES and metric not in study.metrics:
             raise InputError(f"{where}: {spec.name!r} speaks about {metric!r}; add it to metrics.use.")
+
+
+def _check_published(study: Study) -> None:
+    labels = [spec.label for spec in study.estimators]
+    for index, table in enumerate(study.table.published):
+        where = f"published[{index + 1}]"
+        if not table.points:
+            raise InputError(f"{where} has no points; read the study by Study.from_toml, beside {table.file}.")
+        points = points_of(table)
+        for point in points:
+            known(f"{where}: {table.file}: series", point.series, labels)
+            known(f"{where}: {table.file}: metric", point.metric, study.metrics)
+        if table.family is not None and table.family < len(points):
+            raise InputError(f"{where}.family must be at least the {len(points)} points here, got {table.family}.")
+        for number, entry in enumerate(table.explained):
+            inside = f"{where}.explained[{number + 1}]"
+            known(f"{inside}.series", entry.series, {point.series for point in points})
+            known(f"{inside}.by", entry.by, labels)
+            for name in entry.where:
+                known(f"{inside}.where.{name}", name, [n for n in table.points if n not in WHAT])
 
 
 def _known_or_formula(where: str, name: Any, allowed: Iterable[str]) -> None:
