@@ -18,7 +18,7 @@ import numpy as np
 
 from colora_theory.engine.limits import Guard, TrialTimeout, alarms, one_blas_thread, quiet, within
 from colora_theory.estimators.base import STATUSES, Fit
-from colora_theory.estimators.newcomers import serve
+from colora_theory.estimators.frozen_subspace import serve
 from colora_theory.guarantees import Guarantee
 from colora_theory.model import metrics
 from colora_theory.model.dataset import Dataset

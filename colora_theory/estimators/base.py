@@ -43,7 +43,7 @@ class Fit:
     sweeps : sweeps (iterations) taken; 0 for direct methods.
     history : what was recorded on the way (see `Trace`), read as `history.objective` or `history["objective"]`.
     uncertainty : computes `standard_errors`, or None.
-    newcomer : weight of a new user who took no part, shape (dim_in, dim_out), or None (see `newcomers.serve`).
+    newcomer : weight of a new user who took no part, shape (dim_in, dim_out), or None (see `serve`).
     """
 
     status: str

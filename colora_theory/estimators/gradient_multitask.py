@@ -45,7 +45,8 @@ class GradientMultitask(Tuned):
     ----------
     centre : one of the five above. rank : clusters, or dimension of the subspace. personal, as_coded : as above.
     step, steps : length and number of the gradient steps.
-    strength : multiple of √(d/n_i), in the unit of the noise, which is taken to be of order one. tune : how it is chosen (see `Tuned`), by folds of rows in turn.
+    strength : multiple of √(d/n_i), in the unit of the noise, which is taken to be of order one.
+    tune : how `strength` is chosen (see `Tuned`), by folds of rows in turn.
     """
 
     name: ClassVar[str] = "gradient_multitask"
