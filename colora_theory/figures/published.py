@@ -39,7 +39,7 @@ class Published(Curve):
     def check(self) -> None:
         super().check()
         if not self.study.table.published:
-            raise InputError("a figure of kind published needs a [[published]] table in the study; add it.")
+            raise InputError("a figure of kind published needs a published table in the study; add [[published]].")
         metric, formula = metric_of(self.study, self.figure.y or "")
         if formula is not None:
             raise InputError(f"y of a published figure must be a metric, got the formula {self.figure.y!r}.")

@@ -1,6 +1,6 @@
 """Random numbers of published experiments, drawn again from their seeds: trial by trial the data that others saw.
 
-Legacy NumPy streams (np.random.seed in their scripts) are explicit `RandomState` objects here. A paper is one
+Legacy NumPy streams (a global seed in their scripts) are explicit `RandomState` objects here. A paper is one
 function of (problem, trial) and an entry of `DRAWS`; the names are allowed values of `Problem.draws`.
 """
 

@@ -157,10 +157,8 @@ def page(folder: Path, figures: Path) -> str:
             out += ["", f"![{figure.title or study.title}]({up}/{name}.png)"]
         for paper in study.table.published:
             source = f"[{paper.source.removeprefix('https://')}]({paper.source})"
-            out += [
-                "",
-                f"Numbers of {paper.paper}: {source}, commit {paper.commit[:12]}, {paper.licence} licence.",
-            ]
+            at = f", commit {paper.commit[:12]}" if paper.commit else ""
+            out += ["", f"Numbers of {paper.paper}: {source}{at}, licence {paper.licence}."]
         out += as_markdown(found.get("published", []))
         if not found["verdicts"]:
             continue

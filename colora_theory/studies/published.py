@@ -94,6 +94,13 @@ def columns_of(text: str, name: str) -> dict[str, list[Any]]:
     return {word: [_value(row[i]) for row in rows[1:]] for i, word in enumerate(head)}
 
 
+def text_of(columns: Mapping[str, list[Any]]) -> str:
+    """Columns as the text of a CSV file, which `columns_of` reads back."""
+    out = io.StringIO()
+    csv.writer(out, lineterminator="\n").writerows([list(columns), *zip(*columns.values(), strict=True)])
+    return out.getvalue()
+
+
 def _value(text: str) -> Any:
     text = text.strip()
     for kind in (int, float):
