@@ -6,18 +6,18 @@ from collections.abc import Sequence
 from html import escape
 from typing import Any
 
-from colora_theory.verdicts.published import STATUSES, Comparison, tally
+from colora_theory.verdicts.published import STATUSES, PointVerdict, tally
 
 #: Points of a page's table beyond which only those that do not agree are listed.
 MOST_POINTS = 400
 
 
-def found_in(comparisons: Sequence[Comparison]) -> list[dict[str, Any]]:
+def found_in(comparisons: Sequence[PointVerdict]) -> list[dict[str, Any]]:
     """One entry a paper: paper, points, level, family, tally, series (verdicts by series) and differences."""
     out = []
     for paper in dict.fromkeys(c.paper for c in comparisons):
         mine = [c for c in comparisons if c.paper == paper]
-        kinds: dict[tuple[str, str], list[Comparison]] = {}
+        kinds: dict[tuple[str, str], list[PointVerdict]] = {}
         for c in mine:
             kinds.setdefault((c.point.series, c.point.metric), []).append(c)
         out.append(
@@ -35,13 +35,13 @@ def found_in(comparisons: Sequence[Comparison]) -> list[dict[str, Any]]:
     return out
 
 
-def _counts(comparisons: Sequence[Comparison]) -> dict[str, int]:
+def _counts(comparisons: Sequence[PointVerdict]) -> dict[str, int]:
     return {status: n for status in STATUSES if (n := sum(c.status == status for c in comparisons))}
 
 
-def _differences(comparisons: Sequence[Comparison]) -> list[dict[str, Any]]:
+def _differences(comparisons: Sequence[PointVerdict]) -> list[dict[str, Any]]:
     """Points that do not agree, those of one series, verdict and explanation together."""
-    groups: dict[tuple[str, str, str], list[Comparison]] = {}
+    groups: dict[tuple[str, str, str], list[PointVerdict]] = {}
     for c in comparisons:
         if c.status not in ("agrees", "not run", "inconclusive"):
             text = c.explanation or ("Counting: fewer equations than unknowns." if c.explained else "")
@@ -57,7 +57,7 @@ def _differences(comparisons: Sequence[Comparison]) -> list[dict[str, Any]]:
     ]
 
 
-def _plain(c: Comparison) -> dict[str, Any]:
+def _plain(c: PointVerdict) -> dict[str, Any]:
     where = {"where": dict(c.point.where), "metric": c.point.metric}
     return {**where, "published": c.point.y, "ours": c.test.ours}
 
@@ -92,7 +92,7 @@ def _short(point: dict[str, Any]) -> str:
     return f"{point['metric']} at {place}: published {point['published']:.4g}, ours {point['ours']:.4g}"
 
 
-def as_rows(comparisons: Sequence[Comparison]) -> list[list[str]]:
+def as_rows(comparisons: Sequence[PointVerdict]) -> list[list[str]]:
     """Rows of a page's table (HTML): series, metric, place, verdict, published, ours, adjusted p, reason."""
     listed = [c for c in comparisons if c.status != "agrees"] if len(comparisons) > MOST_POINTS else comparisons
     rows = []

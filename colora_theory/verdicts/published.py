@@ -53,7 +53,7 @@ class MeanTest:
 
 
 @dataclass(frozen=True)
-class Comparison:
+class PointVerdict:
     """One published point and its verdict, one of STATUSES.
 
     explained : whether a verdict that is no "agrees" has an explanation that a run confirms ("not identifiable" is
@@ -91,7 +91,7 @@ class Comparison:
         return " – ".join([*parts, *filter(None, [self.reason, self.explanation])])
 
 
-def compare_published(results: Results) -> list[Comparison]:
+def compare_published(results: Results) -> list[PointVerdict]:
     """The verdicts on all published points of a study, in the order of its files."""
     with results.snapshot():
         if not results.study.table.published:
@@ -100,7 +100,7 @@ def compare_published(results: Results) -> list[Comparison]:
         return [one for table in results.study.table.published for one in _paper(values, table)]
 
 
-def tally(comparisons: Sequence[Comparison]) -> str:
+def tally(comparisons: Sequence[PointVerdict]) -> str:
     """How many points of each verdict: "172 agree, 3 differ (explained)"."""
     count = Counter(c.status for c in comparisons)
     words = {"agrees": "agree" if count["agrees"] != 1 else "agrees"}
@@ -126,7 +126,7 @@ class _Values:
         return self._found.get((cell.id, label, metric), (np.empty(0, int), np.empty(0)))
 
 
-def _paper(values: _Values, table: PublishedTable) -> list[Comparison]:
+def _paper(values: _Values, table: PublishedTable) -> list[PointVerdict]:
     points = points_of(table)
     family = table.family or len(points)
     cells = [next((cell for cell in values.study.cells if point.of(cell)), None) for point in points]
@@ -148,7 +148,7 @@ def _paper(values: _Values, table: PublishedTable) -> list[Comparison]:
     out = []
     for number, point in enumerate(points):
         cell, test, entry = cells[number], tests[number], entries.get(number)
-        base = Comparison(
+        base = PointVerdict(
             point,
             table.paper,
             "agrees",
@@ -178,13 +178,13 @@ def _entry(table: PublishedTable, point: Point) -> ExplainedTable | None:
 
 
 def _rejected(
-    base: Comparison,
+    base: PointVerdict,
     values: _Values,
     cell: Cell | None,
     entry: ExplainedTable | None,
     again: MeanTest | None,
     adjusted: float,
-) -> Comparison:
+) -> PointVerdict:
     """The verdict on a point that the test rejects."""
     assert cell is not None
     spec = next(spec for spec in values.study.estimators if spec.label == base.point.series)
