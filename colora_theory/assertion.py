@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
@@ -41,7 +41,9 @@ def spec_of(
         if params:
             raise InputError("params belong to an estimator given by name; this one is built already.")
         return Given.holding(given)
-    cls = given if isinstance(given, type) else estimators.get(given or default)
+    if isinstance(given, type) and not issubclass(given, Estimator):
+        raise InputError(f"estimator must be a name, an Estimator or a class of one, got {given.__name__}.")
+    cls = given if isinstance(given, type) else estimators.get(default if given is None else given)
     recorded = {name: value for name, value in (recording or {}).items() if name in cls.parameters()}
     return EstimatorSpec.of(cls, {**recorded, **(params or {})})
 
@@ -63,6 +65,15 @@ class Given(EstimatorSpec):
     def build(self, problem: Problem, truth: Truth | None) -> Estimator:
         assert self.estimator is not None
         return self.estimator
+
+
+def number_of(claim: Callable[[Problem], float], problem: Problem) -> float:
+    """The number that a person's claim gives; what it raises is raised as it is."""
+    claimed = claim(problem)
+    try:
+        return float(claimed)
+    except (TypeError, ValueError):
+        raise InputError(f"claim must return a number, got {claimed!r:.60}.") from None
 
 
 class LowPowerWarning(UserWarning):

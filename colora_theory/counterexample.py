@@ -21,7 +21,7 @@ import numpy as np
 import tomli_w
 
 from colora_theory import estimators, guarantees
-from colora_theory.assertion import Assertion, EstimatorLike, spec_of
+from colora_theory.assertion import Assertion, EstimatorLike, number_of, spec_of
 from colora_theory.engine.trial import Recipe, TrialGuarantee
 from colora_theory.errors import InputError, expect, nearest
 from colora_theory.guarantees import Guarantee
@@ -114,7 +114,7 @@ def attack(
     Raises InputError for unknown fields, wrong arguments, and when hardly any problem satisfies the hypotheses.
     """
     target = _Target(claim, metric, estimator, params, side, delta)
-    space = _space(bounds or {})
+    space = _space({} if bounds is None else bounds)
     trials = check_integer("trials", trials, 50)
     alpha = check_real("alpha", alpha, 0.0, 1.0)
     rng = np.random.default_rng(check_integer("seed", seed, 0))
@@ -172,9 +172,9 @@ class _Target:
             return
         if not callable(claim):
             raise InputError(f"claim must be a guarantee or a function of a Problem, got {claim!r:.60}.")
-        if metric not in metrics.NAMES:
+        if not isinstance(metric, str) or metric not in metrics.NAMES:
             raise InputError(f"unknown metric {metric!r}; {nearest(str(metric), metrics.NAMES)}")
-        if side not in ("upper", "lower", "equality"):
+        if not isinstance(side, str) or side not in ("upper", "lower", "equality"):
             raise InputError(f"side must be upper, lower or equality, got {side!r}.")
         self.spec = spec_of(estimator, params, "full_finetuning")
         self.name = getattr(claim, "__name__", "claim")
@@ -182,7 +182,7 @@ class _Target:
     def applies(self, problem: Problem) -> bool:
         if isinstance(self.guarantee, Guarantee):
             return not inapplicable(self.guarantee, problem)
-        return math.isfinite(float(self.guarantee(problem)))
+        return math.isfinite(number_of(self.guarantee, problem))
 
     def assertion(self, problem: Problem, seed: int) -> Assertion:
         g = self.guarantee
@@ -191,7 +191,7 @@ class _Target:
             scale = max(1.0, problem.num_users * problem.signal_norm**2)
             required = Requirement(self.side, form, self.delta or 0.0, scale=scale)
             recipe = Recipe(seed, (self.spec,), (self.metric,))
-            return Assertion(self.name, required, problem, recipe, float(g(problem)))
+            return Assertion(self.name, required, problem, recipe, number_of(g, problem))
         inside = (TrialGuarantee(g, (0,)),) if g.per_trial or hasattr(g, "observed") else ()
         compared = (g.metric,) if g.metric in metrics.NAMES else ()
         fixed = None if g.per_trial else g.value(problem)

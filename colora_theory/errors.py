@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
+from typing import Any
 
 
 class InputError(ValueError):
@@ -46,3 +47,11 @@ def nearest(name: str, allowed: Iterable[str]) -> str:
     name = name[:200]  # the comparison takes time with the square of the length
     close = difflib.get_close_matches(name, words, n=1, cutoff=0.6)
     return f"did you mean {close[0]!r}?" if close else f"allowed: {', '.join(words) or 'nothing'}."
+
+
+def known(where: str, name: Any, allowed: Iterable[str]) -> None:
+    """Refuse a name that is not allowed, saying where it stands and which one is nearest."""
+    if not isinstance(name, str):
+        raise InputError(f"{where} must be a name, got {name!r}.")
+    if name not in allowed:
+        raise InputError(f"{where}: unknown name {name!r}; {nearest(name, allowed)}")

@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 
 from colora_theory import estimators, guarantees
-from colora_theory.assertion import LOOKS, Assertion, EstimatorLike, LowPowerWarning, spec_of
+from colora_theory.assertion import LOOKS, Assertion, EstimatorLike, LowPowerWarning, number_of, spec_of
 from colora_theory.engine.limits import one_blas_thread
 from colora_theory.engine.trial import Recipe, Segment, TrialGuarantee, draw, fit
 from colora_theory.errors import InputError, expect, nearest
@@ -141,7 +141,7 @@ def assert_holds(
         check_flag("expectation", expectation)
     if not callable(claim):
         raise InputError(f"claim must be a function of a Problem, got {claim!r}; give lambda problem: ....")
-    if side not in ("upper", "lower", "equality"):
+    if not isinstance(side, str) or side not in ("upper", "lower", "equality"):
         raise InputError(f"side must be upper, lower or equality, got {side!r}; {nearest(str(side), _SIDES)}")
     if expectation is None:
         expectation = delta is None
@@ -149,7 +149,7 @@ def assert_holds(
         raise InputError("give either expectation=True (a claim about the mean) or delta= (about single trials).")
     _known_metric(metric)
     recipe = Recipe(seed, (spec_of(estimator, params),), (metric,))
-    claimed = _number(claim, problem)
+    claimed = number_of(claim, problem)
     name = getattr(claim, "__name__", "claim")
     if math.isnan(claimed):
         raise AssertionError(f"{name}: not applicable – the claim is NaN for this problem")
@@ -272,15 +272,6 @@ def _check(problem: Problem, seed: int, alpha: float, delta: float | None, param
         check_flag(name, value)
 
 
-def _number(claim: Callable[[Problem], float], problem: Problem) -> float:
-    """The number that a person's claim gives; what it raises is raised as it is."""
-    claimed = claim(problem)
-    try:
-        return float(claimed)
-    except (TypeError, ValueError):
-        raise InputError(f"claim must return a number, got {claimed!r:.60}.") from None
-
-
 def _scaled(trials: int) -> int:
     check_integer("trials", trials, MIN_TRIALS)
     return max(MIN_TRIALS, round(trials * trial_factor))
@@ -288,5 +279,5 @@ def _scaled(trials: int) -> int:
 
 def _known_metric(name: str) -> None:
     known = [each for each in metrics.NAMES if each != "seconds"]
-    if name not in known:
+    if not isinstance(name, str) or name not in known:
         raise InputError(f"unknown metric {name!r}; {nearest(str(name), known)}")

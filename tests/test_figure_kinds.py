@@ -10,6 +10,7 @@ import pytest
 import colora_theory as ct
 from colora_theory.figures import draw as plots
 from colora_theory.figures.style import safe
+from colora_theory.studies import figure_kinds
 
 TABLES = {
     "schema": 1,
@@ -183,3 +184,33 @@ def test_panels_without_numbers_say_why(results: ct.Results, figure: dict, value
     said = [text.get_text() for axes in picture.axes for text in axes.texts]
     assert ("no trial gave a number here" in " ".join(said).replace("\n", " ")) == (values != "zeros")
     plt.close(picture)
+
+
+def test_a_kind_of_its_own_needs_one_class(results, tmp_path, monkeypatch) -> None:
+    """All that is asked of a new kind is its tables, its axes and how it draws; here without lines."""
+
+    class Strip(figure_kinds.FigureKind):
+        """Every trial's value, one column of points for each method."""
+
+        name = "strip"
+        needs = ("y",)
+
+        def axis_names(self):
+            return "estimator", self.figure.y
+
+        def tables(self, results):
+            frame = results.frame()
+            return {"points": frame[frame.metric == self.figure.y]}
+
+        def draw(self, axes, tables):
+            for place, (label, rows) in enumerate(tables["points"].groupby("estimator")):
+                axes.plot([place] * len(rows), rows.value, "o", label=label)
+
+    monkeypatch.setitem(figure_kinds._registry._items, "strip", Strip)
+    picture = ct.draw(results, "strip", y="mean_user_error", col="rank")
+    panels = [axes for axes in picture.axes if axes.lines]
+    assert [axes.get_title() for axes in panels] == ["rank $r$ = 1", "rank $r$ = 2"]
+    assert [len(line.get_xdata()) for axes in panels for line in axes.lines] == [9] * 6
+    plt.close(picture)
+    with pytest.raises(ct.InputError, match="x_limits has no meaning for a strip"):
+        study({"kind": "strip", "y": "success", "x_limits": [1.0, 2.0]})

@@ -306,6 +306,21 @@ def test_many_damaged_stores(tmp_path):
     commands_on_damage(tmp_path, 10_000, seed=2)
 
 
+@pytest.mark.parametrize("command", ["export", "check", "report", "plot"])
+def test_text_where_numbers_were_is_damage(tmp_path, command):
+    """SQLite keeps text in a column of numbers; who reads it is told of the file, not of a defect."""
+    figure = [{"kind": "curve", "x": "num_users", "y": "parameter_error"}]
+    study = build(estimator=[{"name": "fake_noise"}], guarantee=[{"name": "cramer_rao"}], figure=figure)
+    source = run(study, tmp_path / "a", backend="inline").file
+    with sqlite3.connect(source) as connection:
+        connection.execute("UPDATE trial SET parameter_error = 'text' WHERE trial = 1")
+    connection.close()
+    out = {"report": ["-o", str(tmp_path / "r.html")], "plot": ["--figures", str(tmp_path / "f")]}.get(command, [])
+    asked = CliRunner().invoke(cli.main, [command, str(tmp_path / "a"), *out])
+    assert asked.exit_code == 2, asked.output
+    assert "is damaged" in asked.output
+
+
 def test_unexpected_errors_have_a_code_of_their_own(tmp_path, monkeypatch):
     run(build(), tmp_path / "a", backend="inline")
 

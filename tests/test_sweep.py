@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import json
+import math
 import signal
 
 import engine_fakes
@@ -24,6 +26,8 @@ from colora_theory.model.problem import Problem
 from colora_theory.results.merge import merge
 from colora_theory.results.moments import Moments
 from colora_theory.results.results import Results
+from colora_theory.results.status import status
+from colora_theory.studies.run_options import RunTable, TargetTable, deciding, judged
 from colora_theory.studies.study import Study
 
 
@@ -257,6 +261,46 @@ def test_cells_stop_at_batch_boundaries_whatever_the_workers(tmp_path):
     assert json.loads((tmp_path / "one" / "study.json").read_text())["run"]["batch"] == 10
     # Again: nothing to do, and the decisions are the same.
     same(run(study, tmp_path / "one", backend="inline").frame(), one.frame())
+
+
+def test_a_run_ends_after_its_seconds_and_resumes(tmp_path, monkeypatch):
+    whole = run(build(), tmp_path / "whole", backend="inline").frame()
+    ticks = itertools.count()
+    monkeypatch.setattr(sweep.time, "monotonic", lambda: float(next(ticks)))
+    monkeypatch.setattr(trial, "CHUNK_SECONDS", 0.0)  # one trial a chunk
+    part = run(build(run={"trials": 12, "max_seconds": 20.0}), tmp_path / "part", backend="inline")
+    monkeypatch.undo()
+    assert 0 < len(part.frame()) < len(whole)
+    assert status(part.path)["missing"] > 0
+    same(run(build(), tmp_path / "part", backend="inline").frame(), whole)
+
+
+def spread(*values):
+    found = Moments()
+    found.add(values)
+    return found
+
+
+@pytest.mark.parametrize(("half_width", "ends"), [(0.99, True), (1.01, False)])
+def test_a_cell_ends_where_every_target_is_met(half_width, ends):
+    """Of two values m ± h the standard error is h; half the trials decide, so √2 × the target is allowed."""
+    table = RunTable(target_mcse={"success": TargetTable(absolute=0.5), "seconds": TargetTable(relative=0.1)})
+    h = half_width * math.sqrt(2.0) * 0.5
+    good, unknown = spread(9.9, 10.1), Moments()
+    assert table.cell_ends([("success", spread(3 - h, 3 + h)), ("seconds", good), ("success", unknown)]) is ends
+    h = half_width * math.sqrt(2.0) * 0.1 * 10
+    assert table.cell_ends([("success", spread(3, 3)), ("seconds", spread(10 - h, 10 + h))]) is ends
+
+
+def test_planned_trials_are_whole_batches():
+    fixed, adaptive = (
+        RunTable(trials=40),
+        RunTable(trials=40, batch=10, target_mcse={"x": TargetTable(absolute=1.0)}),
+    )
+    assert [fixed.planned_trials(n) for n in (None, 3, 99)] == [40, 40, 40]
+    assert [adaptive.planned_trials(n) for n in (None, 0, 10, 11, 99)] == [40, 10, 10, 20, 40]
+    assert set(deciding(3, 9)) | {t for t in range(3, 9) if judged(t)} == set(range(3, 9))
+    assert not any(judged(t) for t in deciding(0, 50))
 
 
 def test_moments_are_those_of_numpy():

@@ -39,11 +39,7 @@ def plan(study: Study, *, pilot: int = 5, n_jobs: int = 1) -> dict[str, Any]:
             segment = Segment(index, cell.words, cell.problem, tuple(range(pilot)), everyone)
             rows, each = _pilot(pool, recipe, segment)
             needed = _needed(study, recipe, rows)
-            planned = study.run.trials
-            if study.run.target_mcse:
-                batches = math.ceil((needed or 1) / study.run.batch)
-                planned = study.run.most_trials
-                planned = min(planned, batches * study.run.batch) if needed is not None else planned
+            planned = study.run.planned_trials(needed)
             cells.append(
                 {
                     "cell": cell.id,

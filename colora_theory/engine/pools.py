@@ -24,6 +24,7 @@ from functools import partial
 from typing import Any, Final, Protocol
 
 from colora_theory.errors import EngineError, InputError
+from colora_theory.model.checks import check_word
 
 CONNECT_SECONDS: Final = 10.0
 #: How long a run waits for new workers when none is left.
@@ -66,8 +67,7 @@ def open_pool(backend: str, n_jobs: int, scheduler: str | None) -> Pool:
 
 def worker_count(n_jobs: int, backend: str = "loky") -> int:
     """Return the number of local workers that `n_jobs` means (-1: one per core); raise InputError for others."""
-    if backend not in BACKENDS:
-        raise InputError(f"backend must be one of {', '.join(BACKENDS)}, got {backend!r}.")
+    check_word("backend", backend, BACKENDS)
     if isinstance(n_jobs, bool) or not isinstance(n_jobs, int) or not (n_jobs == -1 or 1 <= n_jobs <= 1024):
         raise InputError(f"n_jobs must be an integer from 1 to 1024, or -1 for all cores, got {n_jobs!r}.")
     return len(os.sched_getaffinity(0)) if n_jobs == -1 else n_jobs

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import time
+from collections.abc import Callable
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -17,6 +18,7 @@ from colora_theory.engine.schedule import Chunk, Schedule, Shard
 from colora_theory.engine.stopping import Stopping
 from colora_theory.engine.trial import Recipe, run_chunk
 from colora_theory.errors import InputError, expect
+from colora_theory.model.checks import check_flag
 from colora_theory.results.identity import describe, describe_folder
 from colora_theory.results.results import Results
 from colora_theory.results.rows import FAILURES
@@ -58,6 +60,9 @@ def run(
     workers = worker_count(n_jobs, backend)
     if backend != "dask":
         memory.check(study, workers)
+    expect("out", out, (str, Path, type(None)), "give the folder of the results")
+    expect("retry_failed", retry_failed, (str, type(None)), 'give "all", or statuses such as "crashed,timeout"')
+    check_flag("accept_version", accept_version)
     folder = default_out(study, part) if out is None else Path(out)
     pool = open_pool(backend, workers, scheduler)
     try:
@@ -71,7 +76,7 @@ def run(
             stored = _stored(study, writer)
             stopping = Stopping(study, writer.values) if study.run.target_mcse else None
             schedule = Schedule(study, stored, part, pool.slots, stopping)
-            _work(schedule, recipe, pool, writer, Progress(schedule.trials_left, quiet=quiet))
+            _work(schedule, recipe, pool, writer, Progress(schedule.trials_left, quiet=quiet), study.run.run_ends)
         finally:
             writer.close()
     finally:
@@ -87,14 +92,24 @@ def default_out(study: Study, shard: Shard | None = None) -> Path:
     return Path("runs") / name
 
 
-def _work(schedule: Schedule, recipe: Recipe, pool: Pool, writer: Writer, progress: Progress) -> None:
+def _work(
+    schedule: Schedule,
+    recipe: Recipe,
+    pool: Pool,
+    writer: Writer,
+    progress: Progress,
+    ends: Callable[[float], str],
+) -> None:
+    """Run what is left, until nothing is or `ends` says of the seconds spent why to start no further trial."""
     under_way: dict[Future[Any], tuple[Chunk, float, Path]] = {}
     start, last, trials = time.monotonic(), 0.0, 0
+    reason = ""
     with TemporaryDirectory(prefix="colora-theory-") as notes:
         numbers = itertools.count()
         try:
             while True:
-                while len(under_way) < pool.slots and not _exclusive(under_way, pool):
+                reason = reason or ends(time.monotonic() - start)
+                while not reason and len(under_way) < pool.slots and not _exclusive(under_way, pool):
                     chunk = schedule.take(isolated=pool.isolating or not under_way)
                     if chunk is None:
                         break
@@ -130,6 +145,8 @@ def _work(schedule: Schedule, recipe: Recipe, pool: Pool, writer: Writer, progre
                 writer.tick()
         finally:
             writer.set_meta(progress=_speed(schedule, trials, time.monotonic() - start))
+            if reason and schedule.trials_left:
+                progress.say(f"{reason}: {schedule.trials_left} trials are left, the same command resumes")
             progress.close()
 
 
@@ -172,6 +189,7 @@ def _stored(study: Study, writer: Writer) -> list[list[bytearray]]:
 def _shard(shard: str | tuple[int, int] | None) -> Shard:
     if shard is None:
         return Shard()
+    expect("shard", shard, (str, tuple, list), 'write i/N, for example "2/8"')
     try:
         index, count = map(int, shard.split("/") if isinstance(shard, str) else shard)
     except (ValueError, TypeError):

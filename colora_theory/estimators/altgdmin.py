@@ -44,6 +44,7 @@ class AltGDMin(SharedDescent):
     """
 
     name: ClassVar[str] = "altgdmin"
+    CREEPS: ClassVar[bool] = True
 
     restarts: int | None = 0
     step: float = 0.5
@@ -78,6 +79,7 @@ class FedRep(SharedDescent):
     """
 
     name: ClassVar[str] = "fedrep"
+    CREEPS: ClassVar[bool] = True
 
     restarts: int | None = 0
     step: float = 0.25

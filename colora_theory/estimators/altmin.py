@@ -66,7 +66,7 @@ class AltMin(SharedDescent):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.inner_tol is not None:
-            check_real("inner_tol", self.inner_tol)
+            check_real("inner_tol", self.inner_tol, 0.0, 1.0)
         if self.core_penalty and (self.fresh_samples or self.late_sweeps):
             raise InputError("core_penalty goes with neither fresh_samples nor late_sweeps; leave it at 0.")
         check_integer("late_sweeps", self.late_sweeps, 0)

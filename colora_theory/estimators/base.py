@@ -17,6 +17,7 @@ from colora_theory.estimators.input_units import input_units
 from colora_theory.estimators.scaling import exponents, in_units, refuse_infinite
 from colora_theory.estimators.span import missing_directions
 from colora_theory.estimators.trace import Trace, rescaled
+from colora_theory.model.checks import check_kind
 from colora_theory.model.dataset import Dataset
 from colora_theory.registry import Registry
 
@@ -132,6 +133,12 @@ class Estimator:
         if "fit" in vars(cls):
             cls.fit = _guarded(cls.fit)  # type: ignore[assignment, method-assign]
 
+    def __post_init__(self) -> None:
+        """Refuse parameters of another kind than declared; subclasses go on to check their values."""
+        for each in dataclasses.fields(self):
+            declared = each.type if isinstance(each.type, str) else getattr(each.type, "__name__", "")
+            object.__setattr__(self, each.name, check_kind(each.name, getattr(self, each.name), declared))
+
     def fit(self, data: Dataset, rng: np.random.Generator | None = None) -> Fit:
         """Estimate all users' weights from `data`; `rng` drives whatever is random in the method."""
         raise NotImplementedError(f"{type(self).__name__} does not implement fit.")
@@ -144,14 +151,11 @@ class Estimator:
     @classmethod
     def from_params(cls, **params: Any) -> Estimator:
         """Construct, refusing unknown parameters with the nearest valid name."""
-        yes_or_no = {f.name for f in dataclasses.fields(cls) if f.type in (bool, "bool")}
-        for name, value in params.items():
+        for name in params:
             if name not in cls.parameters():
                 raise InputError(
                     f"estimator {cls.name!r} has no parameter {name!r}; {nearest(name, cls.parameters())}"
                 )
-            if name in yes_or_no and not isinstance(value, bool):
-                raise InputError(f"{name} must be true or false, got {value!r}.")
         return cls(**params)
 
     @classmethod
@@ -177,9 +181,12 @@ def _guarded(fit: FitMethod) -> FitMethod:
             raise InputError("at least one user must have a sample, got none; add rows.")
         try:
             got, inside = _fit_in_units(fit, self, data, rng)
-        except np.linalg.LinAlgError:
+        except np.linalg.LinAlgError as error:
             refuse_infinite(data)
-            raise
+            raise InputError(
+                f"the numbers left the range of floating point ({error}); lower the penalty or the steps, or "
+                "change the units of the data."
+            ) from error
         if not got.finite:
             refuse_infinite(data)
             message = "the estimate is not finite; shorten the steps, or change the units of the data."

@@ -82,3 +82,19 @@ def _collapsed(triangle: Array) -> bool:
 def _misfit(model: SharedModel, u: Array, cores: Array, v: Array) -> float:
     """Objective at U C_i Vᵀ."""
     return model.residual_moments(np.matmul(u @ cores, v.T))[1]
+
+
+def moved(old: Array, new: Array) -> float:
+    """Root of the summed squared sines between two orthonormal bases."""
+    return float(np.linalg.norm(new - old @ (old.T @ new)))
+
+
+def distance_left(model: SharedModel, point: Point) -> float:
+    """How far exact sweeps would move the subspaces, as two of them tell; infinite if they speed up."""
+    moves = []
+    for _ in range(2):
+        u, v, _ = alternate(model, point, 0.0)
+        moves.append(float(np.hypot(moved(point.u, u), moved(point.v, v))))
+        point = model.evaluate(u, v)
+    first, second = moves
+    return first**2 / (first - second) if first > second else float("inf") if first else 0.0

@@ -24,7 +24,7 @@ _FIRST, _ROUNDS, _SETTLED = 1.0, 8, 0.12
 
 def check_core_penalty(value: object) -> None:
     """Refuse what is neither "auto" nor a number ≥ 0."""
-    if value != "auto":
+    if not isinstance(value, str) or value != "auto":
         check_real("core_penalty", value)
 
 

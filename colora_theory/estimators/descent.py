@@ -11,7 +11,7 @@ import numpy as np
 
 from colora_theory.errors import InputError, nearest
 from colora_theory.estimators.base import Estimator, Fit
-from colora_theory.estimators.block_steps import warm_up
+from colora_theory.estimators.block_steps import distance_left, moved, warm_up
 from colora_theory.estimators.core_penalty import check_core_penalty, penalised_fit
 from colora_theory.estimators.rank_selection import choose_pair
 from colora_theory.estimators.ranks import given_start
@@ -68,6 +68,7 @@ class SharedDescent(Estimator):
     CONTESTANTS: ClassVar[int] = 5
     KEEP_FEATURES: ClassVar[bool] = False
     MONOTONE: ClassVar[bool] = False  #: whether every sweep minimises the objective, block by block
+    CREEPS: ClassVar[bool] = False  #: whether sweeps can be short far from the limit, as gradient steps are
 
     rank: int | tuple[int, int] | str | None = None
     start: str = "split_half"
@@ -81,6 +82,7 @@ class SharedDescent(Estimator):
     keep_history: bool = False
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.start not in STARTS:
             raise InputError(
                 f"start must be one of {', '.join(STARTS)}, got {self.start!r}; {nearest(str(self.start), STARTS)}"
@@ -159,6 +161,7 @@ class Run:
     changes: list[float] = field(default_factory=list)
     subspaces: list[tuple[Array, Array]] = field(default_factory=list)
     distance_left: float = np.inf  #: what a method itself knows of the distance to the limit
+    asked_again: int = 0  #: sweeps after which an exact sweep may be asked again whether the point is stationary
     alone: str = ""  #: what starts that disagree say about the minimum
 
     def __post_init__(self) -> None:
@@ -184,7 +187,7 @@ class Run:
         while not self.converged and self.sweeps < min(sweeps, self.rule.max_sweeps):
             old, recorded, self.distance_left = self.point, len(self.objectives), np.inf
             u, v, singular = self.rule.sweep(self)
-            self.changes.append(float(np.hypot(_moved(old.u, u), _moved(old.v, v))))
+            self.changes.append(float(np.hypot(moved(old.u, u), moved(old.v, v))))
             if self.changes[-1] > _ROUNDING:  # a step made of rounding errors says nothing about the problem
                 self.singular = singular
             if self.point.u is not u or self.point.v is not v:  # a line search evaluates the new point itself
@@ -196,7 +199,7 @@ class Run:
                     return
                 self.arrive(point)
             self.sweeps += 1
-            self.converged = self._remaining() <= self.target
+            self.converged = self._remaining() <= self.target and self._stationary()
 
     def _aim(self) -> float:
         """Distance to the limit at which the stop rule is met at the present point."""
@@ -223,10 +226,25 @@ class Run:
         past = self.changes[-4:]
         if self.at_rounding or past[-1] == 0.0 or (len(past) == 4 and max(past) <= _ROUNDING):
             return 0.0
-        rate = max([0.1, *(later / max(earlier, 1e-300) for earlier, later in pairwise(past))])
+        # one ratio is that of what was fast; what is slow shows later
+        least = 0.1 if len(past) > 2 else 0.5
+        rate = max([least, *(later / max(earlier, 1e-300) for earlier, later in pairwise(past))])
         if len(past) < 2 or rate >= 1.0:
             return self.distance_left
         return min(self.distance_left, past[-1] * rate / (1.0 - rate))
+
+    def _stationary(self) -> bool:
+        """Whether exact sweeps from here would end within (twice) the distance that the stop rule allows.
+
+        Short steps look like convergence where the objective is badly conditioned. Asked again after a third more
+        sweeps, so that asking stays cheap.
+        """
+        if not self.rule.CREEPS or self.at_rounding or self.changes[-1] <= _ROUNDING:
+            return True
+        if self.sweeps < self.asked_again:
+            return False
+        self.asked_again = self.sweeps + max(3, self.sweeps // 3)
+        return distance_left(self.model, self.point) <= 2.0 * self.target
 
     @property
     def at_rounding(self) -> bool:
@@ -237,8 +255,9 @@ class Run:
         past, moves = self.core_objectives, self.changes[-5:]
         if past[-1] <= 1e-28 * self.model.energy:
             return True
-        slow_but_steady = min(moves) > max(0.99 * max(moves), _ROUNDING)
-        return len(past) > 5 and not slow_but_steady and past[-1] >= (1.0 - 1e-14) * past[-6]
+        if len(past) < 6 or min(moves) > max(0.99 * max(moves), _ROUNDING):
+            return False
+        return abs(past[-1] - past[-6]) <= 1e-14 * past[-6] + _UNIT * self.model.energy  # a rise is no rounding
 
     @property
     def doubtful(self) -> bool:
@@ -325,8 +344,3 @@ class Run:
             history=history,
             uncertainty=partial(of_shared_model, data, self.u, self.v, self.point.cores),
         )
-
-
-def _moved(old: Array, new: Array) -> float:
-    """Root of the summed squared sines between two orthonormal bases."""
-    return float(np.linalg.norm(new - old @ (old.T @ new)))

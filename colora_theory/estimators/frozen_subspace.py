@@ -14,8 +14,8 @@ from colora_theory.estimators.core_penalty import check_core_penalty, likeliest,
 from colora_theory.estimators.ranks import given_start
 from colora_theory.estimators.shared_model import SharedModel
 from colora_theory.model.checks import check_integer
-from colora_theory.model.dataset import Dataset, numbers
-from colora_theory.model.linalg import Array, least_squares
+from colora_theory.model.dataset import Dataset
+from colora_theory.model.linalg import Array, least_squares, numbers
 
 
 @register
@@ -47,9 +47,10 @@ class OracleSubspace(Estimator):
             raise InputError("oracle_subspace needs input_subspace (and output_subspace); pass the known ones.")
         u, v = numbers("input_subspace", self.input_subspace), self.output_subspace
         v = np.eye(data.dim_out) if v is None else numbers("output_subspace", v)
-        if u.ndim != 2 or v.ndim != 2:
+        if u.ndim != 2 or v.ndim != 2 or not u.size * v.size:
             raise InputError(
-                f"input_subspace and output_subspace must be matrices, got {u.ndim} and {v.ndim} axes."
+                "input_subspace and output_subspace must be matrices with at least one column, got shapes "
+                f"{u.shape} and {v.shape}."
             )
         u, v = given_start(u, v, (u.shape[1], v.shape[1]), data)
         return fit_in_subspaces(data, u, v)
@@ -101,6 +102,7 @@ class Transfer(Estimator):
     core_penalty: float | str = 0.0
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         check_core_penalty(self.core_penalty)
         if self.sources is not None:
             check_integer("sources", self.sources, 1)

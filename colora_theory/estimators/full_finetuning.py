@@ -71,6 +71,7 @@ class Ridge(Estimator):
     penalty: float | None = None
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.penalty is not None:
             check_real("penalty", self.penalty)
 

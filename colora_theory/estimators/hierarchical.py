@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, ClassVar, TypeAlias
 
 import numpy as np
 
-from colora_theory.errors import InputError
+from colora_theory.errors import InputError, expect
 from colora_theory.estimators.base import Estimator, Fit, register
 from colora_theory.estimators.hyper_parameters import Climb, aim, climb
 from colora_theory.estimators.marginal_likelihood import Hyper, RotatedRows, log_likelihood
@@ -17,7 +18,7 @@ from colora_theory.estimators.posterior_errors import Averaged, posterior_deviat
 from colora_theory.estimators.prior_evidence import Weighed, weighed
 from colora_theory.estimators.prior_stacking import scarce, stacked
 from colora_theory.estimators.prior_starts import alone, narrowed, promising, visible_directions, widened
-from colora_theory.estimators.ranks import resolve_rank
+from colora_theory.estimators.ranks import is_auto, is_zero, resolve_rank
 from colora_theory.estimators.shared_model import SharedModel
 from colora_theory.estimators.trace import Trace
 from colora_theory.estimators.weak_priors import Rules
@@ -89,6 +90,7 @@ class Hierarchical(Estimator):
     max_sweeps: int = 1000
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         check_word("mean", self.mean, ("zero", "free"))
         check_word("noise", self.noise, ("common", "per_user"))
         check_word("priors", self.priors, ("weak", "none"))
@@ -98,7 +100,7 @@ class Hierarchical(Estimator):
 
     def fit(self, data: Dataset, rng: np.random.Generator | None = None) -> Fit:
         """Estimate the prior and every user's posterior mean; `rng` only splits sufficient rows."""
-        rank = None if self.rank == "auto" else (0, 0) if _zero(self.rank) else resolve_rank(self.rank, data)
+        rank = None if is_auto(self.rank) else (0, 0) if is_zero(self.rank) else resolve_rank(self.rank, data)
         columns = self._columns(data)
         model = SharedModel(data)
         units, size = internal_units(model)
@@ -118,6 +120,7 @@ class Hierarchical(Estimator):
         return _estimate(search, leader, shares, units, size, data)
 
     def _columns(self, data: Dataset) -> tuple[int, ...]:
+        expect("own_columns", self.own_columns, Sequence, "list the positions of the inputs")
         columns = tuple(self.own_columns)
         for j in columns:
             if isinstance(j, bool) or not isinstance(j, int | np.integer) or not 0 <= j < data.dim_in:
@@ -125,10 +128,6 @@ class Hierarchical(Estimator):
         if len(set(columns)) < len(columns):
             raise InputError(f"own_columns must name every input once, got {columns}.")
         return columns
-
-
-def _zero(rank: object) -> bool:
-    return isinstance(rank, int | np.integer) and not isinstance(rank, bool) and rank == 0
 
 
 def internal_units(model: SharedModel) -> tuple[Array, float]:

@@ -39,6 +39,7 @@ class GradientDescent(Estimator):
     keep_history: bool = False
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         check_real("step", self.step, 1e-6, 2.0)
         check_real("tol", self.tol)
         check_integer("max_sweeps", self.max_sweeps, 1)

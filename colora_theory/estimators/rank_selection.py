@@ -6,7 +6,7 @@ import numpy as np
 
 from colora_theory.errors import InputError
 from colora_theory.estimators.base import get
-from colora_theory.estimators.ranks import resolve_rank
+from colora_theory.estimators.ranks import is_auto, resolve_rank
 from colora_theory.estimators.tuning import squared_errors
 from colora_theory.model.dataset import Dataset
 from colora_theory.model.linalg import Array
@@ -63,6 +63,6 @@ def choose_pair(
     rank: int | tuple[int, int] | str | None, data: Dataset, rng: np.random.Generator | None
 ) -> tuple[int, int]:
     """Return (rank_in, rank_out), chosen from the data when `rank` is "auto"."""
-    if isinstance(rank, str) and rank == "auto":
+    if is_auto(rank):
         return resolve_rank(choose_rank(data, rng), data)
     return resolve_rank(rank, data)

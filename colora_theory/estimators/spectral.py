@@ -42,6 +42,7 @@ class Spectral(Estimator):
     moment: str = "split_half"
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.moment not in SPECTRAL:
             raise InputError(
                 f"moment must be one of {', '.join(SPECTRAL)}, got {self.moment!r}; "

@@ -39,6 +39,7 @@ class Tuned(Estimator):
     tune: str = "none"
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         check_word("tune", self.tune, ("none", "cv", "cv_1se"))
 
     def grid(self, data: Dataset) -> tuple[float, ...]:

@@ -19,7 +19,7 @@ def draw(results: Results, kind: str = "curve", *, style: str = "paper", **keys:
     Parameters
     ----------
     results : of a finished or running study (`ct.Results.open(path)`).
-    kind : curve, heatmap, trajectory, scatter or bars.
+    kind : a kind of figure: curve, heatmap, trajectory, scatter, bars, …
     style : "paper", "talk", or the name or path of a Matplotlib style.
     keys : what a `[[figure]]` of a study file takes: x, y, value, hue, row, col, lines, overlay, baseline, …
 

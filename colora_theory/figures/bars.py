@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 import matplotlib as mpl
 import numpy as np
@@ -31,6 +31,9 @@ class Bars(FigureKind):
     needs: ClassVar[tuple[str, ...]] = ("y",)
     takes: ClassVar[tuple[str, ...]] = ("panels", "baseline")
     page_wide: ClassVar[bool] = True
+    measured_along: ClassVar[Literal["x", "y"]] = "x"
+    lines_name_fields: ClassVar[bool] = False
+    cell_panels: ClassVar[bool] = True
 
     def axis_names(self) -> tuple[str, str]:
         return self.figure.y or "", ""

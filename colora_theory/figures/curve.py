@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
+from colora_theory.errors import known
 from colora_theory.figures.measures import check_formulas, measured, metric_of, named, with_axes
 from colora_theory.figures.panel import (
     GREYS,
@@ -21,7 +22,6 @@ from colora_theory.figures.panel import (
 )
 from colora_theory.figures.style import label_of, plain
 from colora_theory.figures.tables import cells_of, chosen, overlay
-from colora_theory.studies.cells import known
 from colora_theory.studies.figure_kinds import FigureKind, register
 
 if TYPE_CHECKING:

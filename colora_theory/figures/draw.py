@@ -55,9 +55,9 @@ def draw_one(study: Study, figure: Any, tables: dict[str, pd.DataFrame], style: 
         width = WIDTHS["page" if page_wide else figure.width] * scale()
         size = float(mpl.rcParams["font.size"])
         picture, axes = plt.subplots(
-            rows, columns, figsize=(width, 1.0), squeeze=False, sharex=kind.name != "bars", sharey=True
+            rows, columns, figsize=(width, 1.0), squeeze=False, sharex=not kind.cell_panels, sharey=True
         )
-        if "points" in tables and len(tables["points"]):
+        if "line" in tables.get("points", ()):
             kind.looks = looks(tables["points"])
         inches = 0.8 * width / columns
         single = rows == columns == 1
@@ -76,9 +76,9 @@ def draw_one(study: Study, figure: Any, tables: dict[str, pd.DataFrame], style: 
                 kind.draw(panel, part)
                 if title:
                     panel.set_title(wrapped(title, inches, size), fontsize=size)
-                last = i == rows - 1 or kind.name == "bars"
+                last = i == rows - 1 or kind.cell_panels
                 if last:
-                    label = figure.x_label if kind.name != "bars" else figure.y_label
+                    label = figure.y_label if kind.measured_along == "x" else figure.x_label
                     panel.set_xlabel(wrapped(label or label_of(names[0]), inches if not single else width, size))
                 if j == 0 and names[1]:
                     panel.set_ylabel(wrapped(figure.y_label or label_of(names[1]), 0.7 * height / rows, size))
@@ -95,7 +95,7 @@ def panels_of(
     """Rows of panels, each with its title and its part of the tables."""
     figure = kind.figure
     first = next(iter(tables.values()))
-    if kind.name == "bars" and figure.row is None and figure.col is None:
+    if kind.cell_panels and figure.row is None and figure.col is None:
         cells = {cell.id: cell for cell in kind.study.cells}
         ids = list(dict.fromkeys(first["cell"]))
         varying = [n for n in kind.study.cells[0].varied if len({str(cells[i].varied[n]) for i in ids}) > 1]
@@ -256,7 +256,7 @@ def stored(file: Path, study: Study, figure: Any) -> dict[str, pd.DataFrame]:
     exact: dict[str, Any] = {"float_precision": "round_trip"} if old else {}
     joined = pd.read_csv(file, dtype={"cell": str, "line": str}, **exact)
     kind = kind_of(study, figure)
-    names = ["points", *(f"{kind.claims}:{name}" for name in figure.overlay), *kind.more]
+    names = ["points", *(f"{kind.claims}:{name}" for name in figure.overlay), *kind.more_tables]
     tables = {}
     for name in names:
         rows = joined[joined["table"] == name].drop(columns="table")

@@ -30,7 +30,10 @@ class Heatmap(FigureKind):
     needs: ClassVar[tuple[str, ...]] = ("x", "y", "value")
     takes: ClassVar[tuple[str, ...]] = ("levels",)
     shows: ClassVar[str] = "Means over the trials."
-    more: ClassVar[tuple[str, ...]] = ("boundary",)
+    axes: ClassVar[tuple[str, ...]] = ("x", "y")
+    measure: ClassVar[str] = "value"
+    lines_name_fields: ClassVar[bool] = False
+    more_tables: ClassVar[tuple[str, ...]] = ("boundary",)
 
     def axis_names(self) -> tuple[str, str]:
         return self.figure.x or "", self.figure.y or ""

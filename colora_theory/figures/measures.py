@@ -11,6 +11,7 @@ from colora_theory import guarantees
 from colora_theory.errors import InputError
 from colora_theory.figures.tables import overlay, points
 from colora_theory.model import metrics
+from colora_theory.studies import figure_kinds
 from colora_theory.studies.expressions import DERIVED, Expression, derived
 from colora_theory.studies.grid import NUMERIC
 
@@ -30,11 +31,10 @@ def is_formula(study: Study, text: str | None) -> bool:
 
 def check_formulas(study: Study, figure: Any) -> None:
     """Refuse formulas that cannot be read, before any trial is run."""
-    for key in ("x", "hue", "row", "col", *(("y",) if figure.kind == "heatmap" else ())):
+    for key in (*figure_kinds.get(figure.kind).axes, "hue", "row", "col"):
         if is_formula(study, text := getattr(figure, key)):
             of_fields(study.cells[0], text)
-    key = "value" if figure.kind == "heatmap" else "y"
-    if is_formula(study, text := getattr(figure, key)):
+    if is_formula(study, text := getattr(figure, figure_kinds.get(figure.kind).measure)):
         metric_of(study, text)
 
 
@@ -60,7 +60,7 @@ def named(study: Study, text: str | None) -> set[str]:
 def with_axes(table: pd.DataFrame, study: Study, figure: Any) -> pd.DataFrame:
     """The table with a column for every axis, hue, row or col that is a formula."""
     cells = {cell.id: cell for cell in study.cells}
-    for key in ("x", "hue", "row", "col", *(("y",) if figure.kind == "heatmap" else ())):
+    for key in (*figure_kinds.get(figure.kind).axes, "hue", "row", "col"):
         text = getattr(figure, key)
         if is_formula(study, text) and text not in table:
             values = {number: of_fields(cell, text) for number, cell in cells.items()}

@@ -12,6 +12,7 @@ from colora_theory import guarantees
 from colora_theory.errors import InputError
 from colora_theory.figures.style import label_of
 from colora_theory.guarantees.base import ENDLESS
+from colora_theory.studies import figure_kinds
 from colora_theory.verdicts.statistics import mean_interval, phase_boundary, wilson_interval
 
 if TYPE_CHECKING:
@@ -42,7 +43,7 @@ def chosen(
     if not figure.lines:
         shown_elsewhere = {x, *faceted, *along}
         fields = tuple(f for f in _varied(study) if f not in shown_elsewhere)
-        fields = () if figure.kind in ("bars", "heatmap") else fields
+        fields = fields if figure_kinds.get(figure.kind).lines_name_fields else ()
         several = table["estimator"].nunique() > 1 and "estimator" not in faceted
         several = several or not fields or figure.hue == "estimator"
         records = table.to_dict("records")

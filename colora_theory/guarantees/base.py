@@ -192,6 +192,8 @@ class Guarantee:
             if not hasattr(truth, "cores") or not hasattr(data, "covariates"):
                 given = f"{type(truth).__name__} and {type(data).__name__}"
                 raise InputError(f"truth and data must be a Truth and a Dataset, got {given}.")
+            if fit is not None and not all(hasattr(fit, part) for part in ("weights", "status", "history")):
+                raise InputError(f"fit must be what an estimator's fit returned, got {type(fit).__name__}.")
             number = float(self.realised(problem, truth, data, fit))
             return math.copysign(ENDLESS, number) if math.isinf(number) else number
         return float(self.formula(problem))

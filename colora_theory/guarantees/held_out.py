@@ -17,7 +17,7 @@ from colora_theory.guarantees.base import Guarantee, Hypothesis, register
 from colora_theory.guarantees.hypotheses import at_least, isotropic_gaussian, no_intercepts
 from colora_theory.model.checks import check_integer, check_real
 from colora_theory.model.dataset import Dataset, predict
-from colora_theory.model.linalg import Array, as_rows, minimum_norm
+from colora_theory.model.linalg import Array, as_rows, minimum_norm, numbers
 from colora_theory.model.problem import Problem
 from colora_theory.model.sampling import sample_data
 
@@ -149,7 +149,9 @@ def certify(fit: Any, held_out: Dataset, eta: float = 0.01, noise_std: float | N
     eta = check_real("eta", eta, 0.0, 1.0)
     if not 0.0 < eta < 1.0:
         raise InputError(f"eta must lie strictly between 0 and 1, got {eta:g}.")
-    weights = np.asarray(fit.weights, float)
+    if not hasattr(fit, "weights"):
+        raise InputError(f"fit must have weights, as an estimator's fit returns, got {type(fit).__name__}.")
+    weights = numbers("the weights of fit", fit.weights)
     needed = (held_out.num_users, held_out.dim_in, held_out.dim_out)
     if weights.shape != needed:
         raise InputError(f"fit must have weights of shape {needed} like the held-out data, got {weights.shape}.")
@@ -163,7 +165,7 @@ def certify(fit: Any, held_out: Dataset, eta: float = 0.01, noise_std: float | N
     if noise_std is None:
         left = 2.0 * eta / 3.0
         noise_std = noise_floor(held_out, eta / 3.0)
-    variance = check_real("noise_std", noise_std) ** 2
+    variance = check_real("noise_std", noise_std, 0.0, 1e150) ** 2
     counts = held_out.counts
     means = np.divide(sums, counts, out=np.full(len(sums), np.nan), where=counts > 0)
     return HeldOutCertificate(
@@ -195,6 +197,9 @@ def cross_certify(
     """
     expect("data", data, Dataset, "see Dataset.from_arrays")
     check_integer("folds", folds, 2)
+    eta = check_real("eta", eta, 0.0, 1.0)
+    if not callable(getattr(estimator, "fit", None)):
+        raise InputError(f"estimator must be an object with fit(data, rng), got {type(estimator).__name__}.")
     if data.counts.min() < folds:
         raise InputError(f"folds must be at most the fewest samples of a user = {data.counts.min()}, got {folds}.")
     parts = data.split(folds, rng)

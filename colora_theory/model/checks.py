@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from numbers import Integral, Real
-from typing import Final
+from typing import Any, Final
 
 from colora_theory.errors import InputError, nearest
 
@@ -48,6 +48,36 @@ def check_real(name: str, value: object, low: float = 0.0, high: float = math.in
     if not math.isfinite(number) or not low <= number <= high:
         raise InputError(f"{name} must be {allowed}, got {number:g}.")
     return number
+
+
+def check_kind(name: str, value: object, declared: str) -> Any:
+    """Return `value`, as a plain Python object where `declared` ("float | None", "str", …) asks for one.
+
+    Refuses what no comparison could judge, arrays among them, and for a "bool" whatever is not true or false;
+    whether a number or a word is an allowed one is for its own check to say. A declaration with other parts than
+    bool, int, float, str and None is left to whoever knows it. Raises InputError.
+    """
+    kinds = declared.split(" | ")
+    if not _WORDS.keys() >= set(kinds):
+        return value
+    if kinds == ["bool"]:
+        return check_flag(name, value)
+    if value is None or isinstance(value, bool | float | str):
+        return value
+    if isinstance(value, Integral):  # NumPy knows no integers beyond 64 bits, and floats do
+        return float(value) if "int" not in kinds and abs(int(value)) < 10**300 else int(value)
+    if isinstance(value, Real):
+        return float(value)
+    raise InputError(f"{name} must be {' or '.join(map(_WORDS.__getitem__, kinds))}, got {value!r:.100}.")
+
+
+_WORDS: Final = {
+    "bool": "true or false",
+    "int": "an integer",
+    "float": "a number",
+    "str": "a word",
+    "None": "None",
+}
 
 
 def check_flag(name: str, value: object) -> bool:

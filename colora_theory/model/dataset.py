@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from colora_theory.errors import InputError, expect
-from colora_theory.model.checks import check_integer
-from colora_theory.model.linalg import Array, as_rows, bartlett
+from colora_theory.model.checks import check_flag, check_integer
+from colora_theory.model.linalg import Array, as_rows, bartlett, numbers
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -40,7 +40,12 @@ class Dataset:
 
     def __post_init__(self) -> None:
         for name in ("covariates", "responses", "counts"):
-            expect(name, getattr(self, name), np.ndarray, "Dataset.from_arrays takes lists of users' arrays")
+            array = getattr(self, name)
+            expect(name, array, np.ndarray, "Dataset.from_arrays takes lists of users' arrays")
+            if not _real(array) or (name == "counts" and array.dtype.kind not in "iu"):
+                allowed = "whole numbers" if name == "counts" else "real numbers"
+                raise InputError(f"{name} must be an array of {allowed}, got one of {array.dtype}.")
+        check_flag("sufficient", self.sufficient)
         x, y, n = np.shape(self.covariates), np.shape(self.responses), np.shape(self.counts)
         if not (len(x) in (3, 4) and 0 not in (x[0], *x[2:])):
             raise InputError(
@@ -53,10 +58,11 @@ class Dataset:
         if n != x[:1] or self.counts.min() < 0 or (not self.sufficient and self.counts.max() > x[1]):
             most = "" if self.sufficient else f" and {x[1]}, the rows that are there"
             raise InputError(f"counts must be {x[0]} numbers from 0{most}, got {self.counts.tolist()}.")
-        if self.pretrained is not None and np.shape(self.pretrained) != (self.dim_in, self.dim_out):
-            raise InputError(
-                f"pretrained must have shape {(self.dim_in, self.dim_out)}, got {np.shape(self.pretrained)}."
-            )
+        if self.pretrained is not None:
+            known = self.pretrained
+            shape = known.shape if _real(known) else numbers("pretrained", known).shape
+            if shape != (self.dim_in, self.dim_out):
+                raise InputError(f"pretrained must have shape {(self.dim_in, self.dim_out)}, got {shape}.")
 
     @property
     def design(self) -> str:
@@ -213,15 +219,24 @@ class Dataset:
     def take(self, users: Any) -> Dataset:
         """Return the data of some users (indices, slice or mask)."""
         try:
-            self.counts[users]
-        except IndexError:
-            raise InputError(f"users must lie between 0 and {self.num_users - 1}, got {users!r}.") from None
+            taken = np.shape(self.counts[users])
+        except (IndexError, TypeError, ValueError):
+            taken = ()
+        if len(taken) != 1 or taken[0] == 0:
+            raise InputError(
+                f"users must be at least one index between 0 and {self.num_users - 1}, a slice or a mask, "
+                f"got {users!r:.100}."
+            )
         return dataclasses.replace(
             self,
             covariates=self.covariates[users],
             responses=self.responses[users],
             counts=self.counts[users],
         )
+
+
+def _real(value: Any) -> bool:
+    return isinstance(value, np.ndarray) and value.dtype.kind in "biuf"
 
 
 def predict(covariates: Array, weights: Array) -> Array:
@@ -242,24 +257,3 @@ def adjoint(data: Dataset, responses: Array) -> Array:
 
 def _finite(what: str, user: int | None, value: Any) -> Array:
     return numbers(what if user is None else f"{what} of user {user}", value)
-
-
-def numbers(where: str, value: Any) -> Array:
-    """Return `value` as an array of finite real numbers; raise InputError for whatever else it is."""
-    if np.ma.is_masked(value):
-        raise InputError(
-            f"{where} must be complete, got an array with masked entries; remove or impute those rows."
-        )
-    try:
-        raw = np.asarray(value)
-        if raw.dtype.kind not in "biufO":
-            raise TypeError
-        array = np.asarray(raw, dtype=float)
-    except (TypeError, ValueError, OverflowError):
-        kind = type(value).__name__ + (f" of {value.dtype}" if isinstance(value, np.ndarray) else "")
-        raise InputError(f"{where} must be an array of numbers, got {kind}.") from None
-    if array.ndim == 0:
-        raise InputError(f"{where} must be an array, got the single value {value!r}.")
-    if not np.isfinite(array).all():
-        raise InputError(f"{where} must be finite, got NaN or infinity; remove or impute those rows.")
-    return array

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Final, NamedTuple, TypeAlias
+from typing import Any, Final, NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,15 +32,34 @@ def orthonormal(matrix: Array) -> Array:
     return np.linalg.qr(matrix)[0]
 
 
+def numbers(where: str, value: Any) -> Array:
+    """Return `value` as an array of finite real numbers; raise InputError for whatever else it is."""
+    if np.ma.is_masked(value):
+        raise InputError(
+            f"{where} must be complete, got an array with masked entries; remove or impute those rows."
+        )
+    try:
+        raw = np.asarray(value)
+        if raw.dtype.kind not in "biufO":
+            raise TypeError
+        array = np.asarray(raw, dtype=float)
+    except (TypeError, ValueError, OverflowError):
+        kind = type(value).__name__ + (f" of {value.dtype}" if isinstance(value, np.ndarray) else "")
+        raise InputError(f"{where} must be an array of numbers, got {kind}.") from None
+    if array.ndim == 0:
+        raise InputError(f"{where} must be an array, got the single value {value!r}.")
+    if not np.isfinite(array).all():
+        raise InputError(f"{where} must be finite, got NaN or infinity; remove or impute those rows.")
+    return array
+
+
 def _missed(estimate: Array, target: Array) -> Array:
     """Part of the target subspace outside the estimated one; exact down to rounding, unlike an inverse cosine."""
-    estimate, target = np.asarray(estimate, float), np.asarray(target, float)
+    estimate, target = numbers("the estimated subspace", estimate), numbers("the target subspace", target)
     if estimate.ndim != 2 or target.ndim != 2 or len(estimate) != len(target):
         raise InputError(
             f"subspaces must be matrices with equally many rows, got shapes {estimate.shape} and {target.shape}."
         )
-    if not (np.isfinite(estimate).all() and np.isfinite(target).all()):
-        raise InputError("subspaces must be finite, got NaN or infinity.")
     e, t = orthonormal(estimate), orthonormal(target)
     outside = t - e @ (e.T @ t)
     return outside - e @ (e.T @ outside)

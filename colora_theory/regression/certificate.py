@@ -10,6 +10,7 @@ import numpy as np
 from colora_theory.errors import InputError
 from colora_theory.guarantees.held_out import HeldOutCertificate, certify
 from colora_theory.model.dataset import Dataset
+from colora_theory.regression.tables import response_of
 
 
 class Certified:
@@ -27,11 +28,12 @@ class Certified:
         model: Any = self
         predicted = model.predict(X, groups)
         table, which = model._read(X, groups)
-        if np.shape(y) != predicted.shape:
-            raise InputError(f"y must have shape {predicted.shape} like the predictions, got {np.shape(y)}.")
+        target = response_of(y, len(predicted))
+        if target.shape != predicted.shape:
+            raise InputError(f"y must have shape {predicted.shape} like the predictions, got {target.shape}.")
         if (which >= len(model.users_)).any():
             raise InputError("certify takes rows of users that were fitted; leave the others out.")
-        left = (np.asarray(y, float) - predicted).reshape(len(predicted), -1)
+        left = (target - predicted).reshape(len(predicted), -1)
         users = len(model.users_)
         rows = [np.flatnonzero(which == i) for i in range(users)]
         held_out = Dataset.from_arrays([table.x[r] for r in rows], [left[r] for r in rows])

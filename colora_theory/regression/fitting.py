@@ -13,7 +13,7 @@ from colora_theory.estimators.base import get
 from colora_theory.estimators.marginal_likelihood import RotatedRows
 from colora_theory.estimators.posterior import posterior_mean
 from colora_theory.estimators.rank_selection import choose_rank
-from colora_theory.estimators.ranks import resolve_rank
+from colora_theory.estimators.ranks import is_auto, is_zero, resolve_rank
 from colora_theory.model.dataset import Dataset
 from colora_theory.model.linalg import Array
 from colora_theory.regression.evidence_ridge import evidence_ridge
@@ -108,8 +108,8 @@ def _assembled(
 
 def _alone(x: Array, y: Array, users: list[Any], units: Units, data: Dataset, rank: Any) -> Fitted:
     """One user shares with nobody: ridge regression at the strength of maximum likelihood."""
-    if rank != "auto":
-        resolve_rank(rank, data) if rank != 0 else None
+    if not is_auto(rank) and not is_zero(rank):
+        resolve_rank(rank, data)
     if not data.responses.any():
         return _constant(x, y, users, units)
     rows, hyper = evidence_ridge(data, units.intercept)
@@ -144,7 +144,7 @@ def fit_shared(
         [root[r, None] * (x[r] - m) for r, m in zip(rows, means_x, strict=True)],
         [root[r, None] * (y[r] - m) for r, m in zip(rows, means_y, strict=True)],
     )
-    if rank == "auto":
+    if is_auto(rank):
         # users with the fewest rows would bound the rank for all: the better half decides
         least = max(2, int(np.median(data.counts)))
         tall = data.counts >= least

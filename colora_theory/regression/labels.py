@@ -27,15 +27,15 @@ def key_of(label: Any) -> Key:
     return ("bool", label) if isinstance(label, bool) else label
 
 
-def labels_of(name: str, groups: Any, rows: int) -> list[Any]:
-    """The labels of all rows as plain Python objects.
+def labels_of(name: str, groups: Any, rows: int | None = None) -> list[Any]:
+    """The labels of all rows as plain Python objects; `rows`: how many there must be.
 
     Takes lists, tuples, NumPy arrays (masked ones too) and columns of pandas, pyarrow or polars. Raises
     InputError, naming the row, for missing labels (None, NaN, NaT, NA, masked), for labels that cannot be told
     apart (not hashable), and for another number of labels than rows.
     """
     values = _listed(name, groups)
-    if len(values) != rows:
+    if rows is not None and len(values) != rows:
         raise InputError(f"{name} must have shape ({rows},), one label per row, got {len(values)} labels.")
     out = [_plain(value) for value in values]
     for row, label in enumerate(out):

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from scipy.special import stdtrit
 
 from colora_theory.errors import InputError
-from colora_theory.model.checks import check_flag, check_real, check_word
+from colora_theory.model.checks import check_flag, check_integer, check_kind, check_real, check_word
 from colora_theory.model.linalg import Array
 from colora_theory.regression.certificate import Certified
 from colora_theory.regression.fitted import Fitted, residuals_of
@@ -195,8 +195,8 @@ class CoLoRARegressor(Certified, Regressor):
 
     def knows(self, groups: Any) -> NDArray[np.bool_]:
         """Whether the model has seen the user of every row, shape (rows,)."""
-        labels = labels_of("groups", groups, len(groups) if hasattr(groups, "__len__") else 0)
-        return np.array([key_of(label) in self._state()[0].numbers for label in labels], dtype=bool)
+        numbers = self._state()[0].numbers
+        return np.array([key_of(label) in numbers for label in labels_of("groups", groups)], dtype=bool)
 
     def score(self, X: Any, y: Any, groups: Any = None, sample_weight: Any = None) -> float:
         """Coefficient of determination R² of the predictions, mean over outputs; as scikit-learn's `r2_score`."""
@@ -270,11 +270,10 @@ class CoLoRARegressor(Certified, Regressor):
     def _check_parameters(self) -> None:
         for name in ("fit_intercept", "single_user"):
             check_flag(name, getattr(self, name))
+        check_kind("estimator", self.estimator, "str")
         check_word("unknown_users", self.unknown_users, ("population", "refuse"))
         check_word("noise", self.noise, ("common", "per_user"))
-        seed = self.random_state
-        if isinstance(seed, bool) or not isinstance(seed, int | np.integer) or seed < 0:
-            raise InputError(f"random_state must be a non-negative integer, got {seed!r}.")
+        check_integer("random_state", self.random_state, 0)
         if self.single_user and self.group_column is not None:
             raise InputError(f"single_user=True excludes group_column, got group_column={self.group_column!r}.")
 

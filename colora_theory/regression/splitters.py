@@ -111,7 +111,12 @@ class UserShotsSplit(_Splitter):
 
 
 def _users(X: Any, groups: Any) -> NDArray[np.int64]:
-    rows = X.shape[0] if hasattr(X, "shape") else len(X)
     if groups is None:
         raise InputError("groups must be given to split: the user of every row.")
+    try:
+        rows = X.shape[0] if hasattr(X, "shape") else len(X)
+    except (TypeError, IndexError):
+        raise InputError(f"X must be a table with rows, got {type(X).__name__}.") from None
+    if not rows:
+        raise InputError("X must have rows to split, got none.")
     return numbered(labels_of("groups", groups, rows))[1]

@@ -11,6 +11,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from colora_theory.errors import InputError
+from colora_theory.model.checks import check_real
 from colora_theory.model.linalg import Array
 
 #: Most columns that a refusal names.
@@ -161,7 +162,7 @@ def weights_of(sample_weight: Any, rows: int) -> Array | None:
     if sample_weight is None:
         return None
     if isinstance(sample_weight, Real) and not isinstance(sample_weight, bool):
-        weights = np.full(rows, float(sample_weight))
+        weights = np.full(rows, check_real("sample_weight", sample_weight))
     else:
         column = sample_weight if isinstance(sample_weight, pd.Series) else None
         weights = column_of("sample_weight", column) if column is not None else _weights(sample_weight)

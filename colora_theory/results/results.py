@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import math
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import numpy as np
 
 from colora_theory.errors import InputError
+from colora_theory.model.checks import check_flag
 from colora_theory.results.checksum import row_hash
 from colora_theory.results.moments import standard_error
 from colora_theory.results.rows import FAILURES
@@ -23,6 +25,20 @@ from colora_theory.studies.study import Study
 
 if TYPE_CHECKING:
     import pandas as pd
+
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def _reading(method: F) -> F:
+    """Tell of stored values that no table can be made of, as of any other damage."""
+
+    @functools.wraps(method)
+    def read(self: Results, *args: Any, **kwargs: Any) -> Any:
+        with damage(self.file):
+            return method(self, *args, **kwargs)
+
+    return cast(F, read)
 
 
 class Results:
@@ -103,12 +119,14 @@ class Results:
                 if cell.id in self._cells and spec.label in self._estimators:
                     yield cell, spec, (self._cells[cell.id], self._estimators[spec.label])
 
+    @_reading
     def frame(self, *, cell_id: bool = False) -> pd.DataFrame:
         """Return one row per trial, estimator and metric, in the study's order.
 
         Columns: the varied problem fields, trial, estimator, metric, value (NaN where undefined), status.
         `cell_id` adds the cell's id in front.
         """
+        check_flag("cell_id", cell_id)
         names = self.study.metrics
         chosen = ", ".join(["trial", "status", *map(quoted, names)])
         pieces = []
@@ -143,6 +161,7 @@ class Results:
         columns["status"] = np.concatenate([np.repeat(p[3], m) for p in pieces] or [np.empty(0, str)])
         return pd.DataFrame(columns)
 
+    @_reading
     def summary(self) -> pd.DataFrame:
         """Return one row per cell, estimator and metric: n, mean, std, mcse (std/√n), rows, failures.
 
@@ -155,14 +174,16 @@ class Results:
         names = [quoted(name) for name in self.study.metrics]
         where = "FROM trial WHERE cell = ? AND estimator = ? AND trial < ?"
         first = f"SELECT count(*), coalesce(sum(status IN ({{}})), 0), {{}} {where}".format(
-            failed, ", ".join(f"count({n}), avg({n})" for n in names)
-        )
+            failed, ", ".join(f"count({n}), avg({n}), sum(typeof({n}) IN ('text', 'blob'))" for n in names)
+        )  # SQLite would count text as zero
         second = f"SELECT {{}} {where}".format(", ".join(f"sum(({n} - ?) * ({n} - ?))" for n in names))
         out = []
         with self._connection() as connection:
             for cell, spec, key in self._groups():
                 rows, failures, *moments = connection.execute(first, (*key, self._most)).fetchone()
-                counts, means = moments[::2], moments[1::2]
+                counts, means, texts = moments[::3], moments[1::3], moments[2::3]
+                if any(texts):
+                    raise ValueError(f"{spec.label} holds text where numbers belong")
                 squares = connection.execute(
                     second, [*[m for m in means for _ in range(2)], *key, self._most]
                 ).fetchone()
@@ -184,6 +205,7 @@ class Results:
                     )
         return pd.DataFrame(out)
 
+    @_reading
     def failures(self) -> pd.DataFrame:
         """Return every row without a usable estimate: varied fields, cell, trial, estimator, status, message."""
         import pandas as pd
@@ -202,6 +224,7 @@ class Results:
         columns = [*self.study.cells[0].varied, "cell", "trial", "estimator", "status", "message"]
         return pd.DataFrame(out, columns=columns)
 
+    @_reading
     def guarantee_values(self, name: str | None = None) -> pd.DataFrame:
         """Return the claims that were evaluated inside the trials.
 
@@ -244,6 +267,7 @@ class Results:
     def _labels(self) -> dict[int, str]:
         return {number: label for label, number in self._estimators.items()}
 
+    @_reading
     def tally(self) -> dict[tuple[str, str], dict[str, tuple[int, float, float]]]:
         """Return {(cell id, label): {name: (n, mean, sum of squared deviations)}}, the running sums of the writer.
 
@@ -269,6 +293,7 @@ class Results:
             while block := cursor.fetchmany(size):
                 yield block
 
+    @_reading
     def verify(self) -> list[tuple[str, str]] | None:
         """Return the (cell id, label) of every group of rows that no longer has the checksum it was written with.
 
@@ -290,6 +315,7 @@ class Results:
             if sums.get((c, e), 0) != found.get((c, e), 0)
         ]
 
+    @_reading
     def counts(self) -> tuple[int, int]:
         """Return the numbers of stored rows and of failures among them."""
         rows = failed = 0
@@ -300,6 +326,7 @@ class Results:
                 failed += n * (kind == "status" and word in FAILURES)
         return rows, failed
 
+    @_reading
     def failure_messages(self, most: int = 10) -> list[tuple[str, int]]:
         """Return the commonest kinds of failure, as "estimator: status: message", with their counts."""
         marks = ", ".join("?" * len(FAILURES))

@@ -5,11 +5,11 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from colora_theory.errors import InputError, nearest
+from colora_theory.errors import InputError, known
 from colora_theory.model.problem import Problem
 from colora_theory.studies.grid import points, resolved
 
@@ -74,14 +74,6 @@ class EstimatorSpec:
         for name in self.cls.side_information:
             params[name] = getattr(truth, name)
         return self.cls.from_params(**params)
-
-
-def known(where: str, name: Any, allowed: Iterable[str]) -> None:
-    """Refuse a name that is not allowed, saying where it stands and which one is nearest."""
-    if not isinstance(name, str):
-        raise InputError(f"{where} must be a name, got {name!r}.")
-    if name not in allowed:
-        raise InputError(f"{where}: unknown name {name!r}; {nearest(name, allowed)}")
 
 
 def as_tuples(value: Any) -> Any:

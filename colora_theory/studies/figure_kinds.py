@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar
 
 from colora_theory.errors import InputError
 from colora_theory.registry import Registry
@@ -22,7 +22,10 @@ class FigureKind(ABC):
     name : what `kind` says in a study file. needs : keys that must be set; takes : keys it reads besides those of
     every figure (the others are refused). claims : what tables of overlaid guarantees are called. shows : what the
     picture shows, for captions. page_wide : whether it always takes a page's width.
-    records : what y may be besides the metrics of the study. more : tables besides "points" and those of claims.
+    records : what y may be besides the metrics of the study. axes, measure : the keys that hold fields (or
+    formulas over fields) and the key that holds what is measured. measured_along : the axis along which that runs.
+    lines_name_fields : whether a line's name says in which fields it differs. cell_panels : whether every cell has
+    a panel of its own unless row or col say otherwise. more_tables : tables besides "points" and those of claims.
     caption_share : width of a line of small print, in widths of the figure.
     """
 
@@ -33,7 +36,12 @@ class FigureKind(ABC):
     shows: ClassVar[str] = "Means with 95\u00a0% Monte Carlo intervals."
     page_wide: ClassVar[bool] = False
     records: ClassVar[tuple[str, ...]] = ()
-    more: ClassVar[tuple[str, ...]] = ()
+    axes: ClassVar[tuple[str, ...]] = ("x",)
+    measure: ClassVar[str] = "y"
+    measured_along: ClassVar[Literal["x", "y"]] = "y"
+    lines_name_fields: ClassVar[bool] = True
+    cell_panels: ClassVar[bool] = False
+    more_tables: ClassVar[tuple[str, ...]] = ()
     caption_share: ClassVar[float] = 1.12
     #: Keys that every kind reads.
     COMMON: ClassVar[tuple[str, ...]] = (
@@ -59,7 +67,12 @@ class FigureKind(ABC):
 
     @abstractmethod
     def tables(self, results: Any) -> dict[str, pd.DataFrame]:
-        """The tables that the figure draws: "points", and one table for every claim in it."""
+        """The tables that the figure draws: "points", and one table for every claim in it.
+
+        Where "points" has a column "line", every line gets a colour and a marker, the same in all panels
+        (`looks`); a column "n" holds numbers of trials, which the caption states; fields that `row` and `col` name
+        are columns.
+        """
 
     @abstractmethod
     def draw(self, axes: Any, tables: dict[str, pd.DataFrame]) -> None:

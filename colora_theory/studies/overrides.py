@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from colora_theory.errors import InputError
+from colora_theory.errors import InputError, expect
 
 MAX_FILE_BYTES: Final = 1_000_000
 
@@ -19,8 +19,9 @@ def read_text(path: Path) -> str:
     try:
         with path.open("rb") as file:
             blob = file.read(MAX_FILE_BYTES + 1)
-    except OSError as error:
-        raise InputError(f"cannot read the study file {path}: {error.strerror or error}.") from None
+    except (OSError, ValueError) as error:  # ValueError: a name with a null character
+        told = getattr(error, "strerror", None) or error
+        raise InputError(f"cannot read the study file {path}: {told}.") from None
     if len(blob) > MAX_FILE_BYTES:
         raise InputError(f"{path} is larger than {MAX_FILE_BYTES} bytes; this is no study file.")
     try:
@@ -72,8 +73,10 @@ def parse_overrides(overrides: Mapping[str, Any] | Iterable[str]) -> dict[str, A
     """Return {"dotted.key": value}; strings "key=value" are read as TOML, bare words as strings."""
     if isinstance(overrides, Mapping):
         return dict(overrides)
+    expect("overrides", overrides, Iterable, 'give {"run.trials": 400} or ["run.trials=400"]')
     out = {}
     for text in overrides:
+        expect("an override", text, str, "write key=value, for example run.trials=400")
         key, equals, value = text.partition("=")
         if not equals or not key.strip():
             raise InputError(f"--set takes key=value, for example run.trials=400, got {text!r:.80}.")

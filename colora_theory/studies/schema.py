@@ -11,25 +11,20 @@ import types
 import typing
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, Field, ValidationError, field_validator
 
 from colora_theory.errors import InputError, nearest
 from colora_theory.model.problem import Problem
-
-#: Seconds one fit may take unless the study says otherwise: a method that never ends must not hang a study.
-DEFAULT_TIMEOUT = 3600.0
+from colora_theory.studies.run_options import STRICT, Count, Probability, RunTable
 
 PROBLEM_FIELDS: Final = tuple(f.name for f in dataclasses.fields(Problem))
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=100)]
 Text = Annotated[str, Field(max_length=10_000)]
-Count = Annotated[int, Field(ge=1, le=10**9)]
-Probability = Annotated[float, Field(gt=0, lt=1)]
-Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
 class _Table(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+    model_config = STRICT
 
 
 class EstimatorTable(_Table):
@@ -125,61 +120,6 @@ class FigureTable(_Table):
     y_limits: Annotated[list[float], Field(min_length=2, max_length=2)] | None = None
     log_x: bool | None = None
     log_y: bool | None = None
-
-
-def deciding(start: int, stop: int) -> range:
-    """Trials that decide about adaptive stopping: the even ones. Verdicts on means and shares use the others.
-
-    Errors are skewed, and a sample that happens to lie low also looks precise: judged on the trials that ended it,
-    a cell's mean is biased and true claims are called violated too often.
-    """
-    return range(start + start % 2, stop, 2)
-
-
-class TargetTable(_Table):
-    """`target_mcse`: a Monte Carlo standard error to reach, relative to the mean or absolute."""
-
-    relative: Positive | None = None
-    absolute: Positive | None = None
-
-    @model_validator(mode="after")
-    def _one(self) -> TargetTable:
-        if (self.relative is None) == (self.absolute is None):
-            raise ValueError("must set exactly one of relative and absolute")
-        return self
-
-
-class QuickTable(_Table):
-    """`quick`: what --quick runs instead."""
-
-    trials: Count = 4
-    grid: dict[str, list[Any]] = {}
-
-
-class RunTable(_Table):
-    """`[run]`: how much and how long. No part of what a cell is, so free to change between runs.
-
-    trials per cell; with `target_mcse` a cell ends at the first multiple of `batch` where every target is met
-    for every estimator, and at `max_trials` (default `trials`) at the latest. `timeout` is in seconds per fit.
-    `max_failures` allowed rows: a number of them, or below 1 a share of all rows.
-    """
-
-    trials: Count = 100
-    batch: Annotated[int, Field(ge=2, le=10**6)] = 25
-    target_mcse: dict[str, TargetTable] = {}
-    max_trials: Count | None = None
-    timeout: Annotated[float, Field(gt=0, le=1e7)] = DEFAULT_TIMEOUT
-    max_failures: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
-    quick: QuickTable = QuickTable()
-
-    @property
-    def most_trials(self) -> int:
-        """The number of trials at which every cell ends."""
-        return self.max_trials if self.target_mcse and self.max_trials else self.trials
-
-    def allowed_failures(self, rows: int) -> float:
-        """Number of failures among `rows` rows that still count as success."""
-        return self.max_failures if self.max_failures >= 1 else self.max_failures * rows
 
 
 class ExcludeTable(_Table):

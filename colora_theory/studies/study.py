@@ -10,17 +10,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from colora_theory import estimators, guarantees
-from colora_theory.errors import InputError, expect, nearest
+from colora_theory.errors import InputError, expect, known
 from colora_theory.guarantees import Guarantee
 from colora_theory.model import metrics
 from colora_theory.model.problem import Problem
 from colora_theory.studies import figure_kinds
-from colora_theory.studies.cells import Cell, EstimatorSpec, cells, known
+from colora_theory.studies.cells import Cell, EstimatorSpec, cells
 from colora_theory.studies.overrides import check_plain, overridden, parse_overrides, parsed, read_text
 from colora_theory.studies.published import WHAT, points_of, with_points
 
 if TYPE_CHECKING:
-    from colora_theory.studies.schema import FigureTable, GuaranteeTable, RunTable, StudyTable
+    from colora_theory.studies.run_options import RunTable
+    from colora_theory.studies.schema import FigureTable, GuaranteeTable, StudyTable
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,7 +86,7 @@ class Study:
         sets = parse_overrides(overrides)
         check_plain(raw)
         table = parse(overridden(raw, sets))
-        small = overridden(raw, {**_quick_overrides(table), **sets})  # --set beats quick beats the file
+        small = overridden(raw, {**table.run.quick_form(table.grid), **sets})  # --set beats quick beats the file
         if not quick:
             if not stored:
                 _build(parse(small), "", quick=True)  # so that a wrong quick form is found now, not in CI
@@ -116,15 +117,6 @@ def guarantee_of(spec: GuaranteeTable) -> Guarantee:
     return guarantees.get(spec.name, **({"metric": spec.metric} if spec.metric else {}))
 
 
-def _quick_overrides(table: StudyTable) -> dict[str, Any]:
-    quick = table.run.quick
-    for name in quick.grid:
-        if name not in table.grid:
-            raise InputError(f"run.quick.grid.{name} is not in [grid]; {nearest(name, table.grid)}")
-    sets: dict[str, Any] = {f"grid.{name}": values for name, values in quick.grid.items()}
-    return {**sets, "run.trials": quick.trials, "run.target_mcse": {}}
-
-
 def _build(table: StudyTable, source_text: str, *, quick: bool, stored: bool = False) -> Study:
     specs = _estimators(table, stored)
     grid = cells(table)
@@ -133,10 +125,7 @@ def _build(table: StudyTable, source_text: str, *, quick: bool, stored: bool = F
         known(f"metrics.use[{index + 1}]", name, metrics.NAMES)
         if used.index(name) != index:
             raise InputError(f"metrics.use lists {name!r} twice; once is enough.")
-    for name in table.run.target_mcse:
-        known(f"run.target_mcse.{name}", name, used)
-    if table.run.max_trials is not None and not table.run.target_mcse and not quick:
-        raise InputError("run.max_trials needs run.target_mcse; set it, or use run.trials.")
+    table.run.check(used, table.grid, quick=quick)
     study = Study(
         name=table.name,
         title=table.title,

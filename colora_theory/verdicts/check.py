@@ -16,6 +16,7 @@ import numpy as np
 from colora_theory.errors import expect
 from colora_theory.guarantees import Guarantee
 from colora_theory.model.problem import Problem
+from colora_theory.studies.run_options import judged
 from colora_theory.verdicts.judge import CellTest, FamilyTest, Requirement, Sample, judge_family
 from colora_theory.verdicts.scaling import PooledTest, RateTest
 from colora_theory.verdicts.verdict import ALPHA, STATUSES, Verdict
@@ -207,16 +208,16 @@ def _groups(results: Results) -> Iterable[_Group]:
             if spec.estimator is None and (told or not meant):
                 continue
             group = _Group(guarantee, estimator.label, spec.alpha or ALPHA, spec.delta)
-            # trials that decided when to stop (studies.schema.deciding) are not judged
-            adaptive = bool(study.run.target_mcse) and guarantee.kind != "certificate"
+            # trials that decided when to stop (run_options.deciding) are not judged
+            adaptive = study.run.adaptive and guarantee.kind != "certificate"
             mine = frame[(frame.estimator == estimator.label) & (frame.metric == guarantee.metric)]
             claims = None if realised is None else realised[realised.estimator == estimator.label]
             for cell in study.cells:
                 rows = mine[mine.cell == cell.id]
                 inside = None if claims is None else claims[claims.cell == cell.id]
                 if adaptive:
-                    rows = rows[rows.trial % 2 == 1]
-                    inside = None if inside is None else inside[inside.trial % 2 == 1]
+                    rows = rows[judged(rows.trial)]
+                    inside = None if inside is None else inside[judged(inside.trial)]
                 sample, why = _sample(guarantee, cell.problem, rows, inside, FAILURES)
                 why = why or told
                 group.cells.append((cell, requirement_of(guarantee, cell.problem, spec.delta), sample, why))
