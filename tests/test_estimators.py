@@ -14,7 +14,7 @@ from colora_theory.model.linalg import haar
 
 #: Methods that repeat the runs of a paper, with its random start, its units and one output
 #: (tests/test_published_methods.py holds them to their papers).
-REPEATED = ("first_order", "gradient_multitask")
+REPEATED = ("federated", "first_order", "gradient_multitask")
 ALL = [name for name in ct.estimators.names() if name not in REPEATED]
 #: Agreement of two fits that are equal but for the order of rounding, and where descent was stopped by it.
 TIGHT = 1e-6

@@ -253,7 +253,7 @@ def test_clustered_cores_are_groups_of_orthogonal_weights() -> None:
         ({"new_user_samples": 5, "design": "sensing"}, "new_user_samples needs design"),
         ({"new_user_samples": 5, "core_distribution": "orthogonal"}, "new_user_samples needs cores"),
         ({"new_user_samples": -1}, "new_user_samples must be an integer"),
-        ({"draws": "theirs"}, "draws must be one of own, duan_wang_2023"),
+        ({"draws": "theirs"}, "draws must be one of own, duan_wang_2023, tian"),
     ],
 )
 def test_impossible_combinations_are_refused(fields: dict[str, object], said: str | None) -> None:

@@ -25,7 +25,7 @@ CHOICES: Final[dict[str, tuple[str, ...]]] = {
     "covariates": tuple(LAWS),
     "core_distribution": ("gaussian", "orthogonal", "unit", "equal", "clustered"),
     "deviation": ("none", "dense", "sparse", "low_rank"),
-    "draws": ("own", "duan_wang_2023"),
+    "draws": ("own", "duan_wang_2023", "tian_gu_feng_as_coded", "tian_gu_feng_as_stated"),
 }
 
 

@@ -6,7 +6,9 @@ function of (problem, trial) and an entry of `DRAWS`; the names are allowed valu
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Callable
+from functools import partial
 from typing import Final
 
 import numpy as np
@@ -78,4 +80,48 @@ def duan_wang_2023(problem: Problem, trial: int) -> tuple[Truth, Dataset]:
     return truth, Dataset(covariates=x, responses=y, counts=np.full(k, n, dtype=np.int64))
 
 
-DRAWS: Final[dict[str, Callable[[Problem, int], tuple[Truth, Dataset]]]] = {"duan_wang_2023": duan_wang_2023}
+def tian_gu_feng(problem: Problem, trial: int, *, as_coded: bool) -> tuple[Truth, Dataset]:
+    """Data of the law of Tian, Gu & Feng (arXiv 2303.17765; repository ytstat/RL-MTL-TL), vector model.
+
+    A is d × r orthonormal. Inlier i has θ_i = A_i z_i, z_i uniform on [−2, 2]^r, where A_i comes from
+    M_i = A + δ_i [I; 0], δ_i uniform on [−h, h], h = `similarity_angle`: as stated M_i is made orthonormal,
+    M_i (M_iᵀM_i)^(−1/2); their code multiplies by the root instead of its inverse, so that A_i has the squared
+    singular values of M_i. Outliers, a share `outlier_fraction`, have entries uniform on [−3, 3] and covariates
+    N(0, 4 I); everybody else's are N(0, I). The stream of a trial follows from its number and the problem; no
+    numbers of theirs are stored that could be compared in pairs.
+
+    Raises InputError for problems of another form.
+    """
+    k, d, r = problem.num_users, problem.dim_in, problem.rank_in
+    if problem.dim_out != 1 or problem.design != "regression" or not isinstance(problem.num_samples, int):
+        raise InputError(f"draws = {problem.draws!r} needs the vector model with equal counts.")
+    n = problem.num_samples
+    rng = np.random.default_rng([zlib.crc32(repr(sorted(problem.content().items())).encode()), trial])
+    outliers = np.zeros(k, dtype=bool)
+    outliers[rng.choice(k, size=int(k * problem.outlier_fraction), replace=False)] = True
+    heads = rng.uniform(-2.0, 2.0, (k, r))
+    centre = np.linalg.svd(rng.standard_normal((d, d)))[0][:r].T
+    tilted = np.repeat(centre[None], k, axis=0)
+    tilted[:, :r] += rng.uniform(-problem.similarity_angle, problem.similarity_angle, (k, 1, 1)) * np.eye(r)
+    left, values, right = np.linalg.svd(tilted, full_matrices=False)
+    own = (left * (values**2 if as_coded else np.ones_like(values))[:, None, :]) @ right
+    weights = (own @ heads[:, :, None])[:, :, 0]
+    weights[outliers] = rng.uniform(-3.0, 3.0, (int(outliers.sum()), d))
+    x = rng.standard_normal((k, n, d))
+    x[outliers] *= 2.0
+    y = x @ weights[:, :, None] + problem.noise_std * rng.standard_normal((k, n, 1))
+    truth = Truth(
+        input_subspace=centre,
+        output_subspace=np.ones((1, 1)),
+        cores=heads[:, :, None],
+        deviations=(weights - heads @ centre.T)[:, :, None],
+        outliers=outliers,
+    )
+    return truth, Dataset(covariates=x, responses=y, counts=np.full(k, n, dtype=np.int64))
+
+
+DRAWS: Final[dict[str, Callable[[Problem, int], tuple[Truth, Dataset]]]] = {
+    "duan_wang_2023": duan_wang_2023,
+    "tian_gu_feng_as_coded": partial(tian_gu_feng, as_coded=True),
+    "tian_gu_feng_as_stated": partial(tian_gu_feng, as_coded=False),
+}
