@@ -277,3 +277,96 @@ def test_distances_are_roots_of_the_users_errors() -> None:
     )
     inliers = errors[~truth.outliers]
     assert list(got.values()) == pytest.approx([errors.max(), inliers.max(), inliers.mean()])
+
+
+# --- Collins et al. 2021 ------------------------------------------------------------------------------------
+
+
+def test_a_round_of_exact_heads_is_a_sweep_of_gradient_descent_on_the_representation() -> None:
+    """Full participation from one start: the iteration of `altgdmin`, an estimator of its own."""
+    p = ct.Problem(num_users=9, num_samples=12, dim_in=6, rank=2, noise_std=0.1)
+    truth = ct.sample_truth(p, np.random.default_rng(0))
+    data = ct.sample_data(p, truth, np.random.default_rng(1))
+    rounds = ct.estimators.get("federated")(rank=2, start="split_half", max_sweeps=7)
+    sweeps = ct.estimators.get("altgdmin")(rank=2, start="split_half", max_sweeps=7, tol=0.0, noise_tol=0.0)
+    one, other = rounds.fit(data, np.random.default_rng(2)), sweeps.fit(data, np.random.default_rng(3))
+    assert ct.subspace_distance(one.input_subspace, other.input_subspace) < 1e-8
+    np.testing.assert_allclose(one.weights, other.weights, atol=1e-8)
+
+
+def test_heads_by_many_gradient_steps_are_exact_heads() -> None:
+    p = ct.Problem(num_users=8, num_samples=30, dim_in=5, rank=2, noise_std=0.1)
+    truth = ct.sample_truth(p, np.random.default_rng(0))
+    data = ct.sample_data(p, truth, np.random.default_rng(1))
+    make = ct.estimators.get("federated")
+    exact = make(rank=2, max_sweeps=300, start="split_half").fit(data, np.random.default_rng(2))
+    steps = make(rank=2, max_sweeps=300, start="split_half", heads="gradient", head_steps=60)
+    many = steps.fit(data, np.random.default_rng(2))
+    assert ct.subspace_distance(exact.input_subspace, many.input_subspace) < 1e-6
+    part = make(rank=2, participation=0.25, max_sweeps=1).fit(data, np.random.default_rng(4))
+    assert part.status == "stopped"
+    shared = make(rank=2, max_sweeps=300, start="split_half", heads="shared").fit(data, np.random.default_rng(2))
+    assert ct.subspace_distance(shared.input_subspace, truth.input_subspace) > 0.1  # one head cannot span two
+
+
+def test_participation_lets_only_some_users_move_the_representation() -> None:
+    """With one user a round out of two, and one round, the other user's data have no say."""
+    p = ct.Problem(num_users=2, num_samples=9, dim_in=4, rank=1, noise_std=0.1)
+    truth = ct.sample_truth(p, np.random.default_rng(0))
+    data = ct.sample_data(p, truth, np.random.default_rng(1))
+    rule = ct.estimators.get("federated")(rank=1, participation=0.5, max_sweeps=1)
+    plain = rule.fit(data, np.random.default_rng(5)).input_subspace
+    moved = []
+    for user in (0, 1):
+        responses = data.responses.copy()
+        responses[user] *= -3.0
+        responses[user, 0] += 1.0
+        other = ct.Dataset(covariates=data.covariates, responses=responses, counts=data.counts)
+        moved.append(ct.subspace_distance(rule.fit(other, np.random.default_rng(5)).input_subspace, plain) > 1e-6)
+    assert sorted(moved) == [False, True]
+
+
+# --- Tian, Gu & Feng ----------------------------------------------------------------------------------------
+
+
+def tian(name: str, h: float, share: float = 0.0) -> tuple[ct.Problem, ct.Truth, ct.Dataset]:
+    p = ct.Problem(
+        num_users=40,
+        num_samples=300,
+        dim_in=12,
+        rank=3,
+        noise_std=1.0,
+        similarity_angle=h,
+        outlier_fraction=share,
+        draws=f"tian_gu_feng_{name}",
+    )
+    return p, *DRAWS[p.draws](p, 0)
+
+
+def test_the_law_as_stated_has_representations_with_the_users_heads_norms() -> None:
+    """Orthonormal A_i: ‖θ_i‖ = ‖z_i‖ ≤ 2√r. As coded the norms leave that; at h = 0 both are the shared model."""
+    for name in ("as_stated", "as_coded"):
+        _, truth, _ = tian(name, 0.0)
+        np.testing.assert_allclose(truth.deviations, 0.0, atol=1e-12)
+    _, stated, _ = tian("as_stated", 0.8)
+    heads = np.linalg.norm(stated.cores[:, :, 0], axis=1)
+    np.testing.assert_allclose(np.linalg.norm(stated.weights[:, :, 0], axis=1), heads, rtol=1e-10)
+    _, coded, _ = tian("as_coded", 0.8)
+    ratio = np.linalg.norm(coded.weights[:, :, 0], axis=1) / np.linalg.norm(coded.cores[:, :, 0], axis=1)
+    assert ratio.max() > 1.3
+    assert (ratio <= (1.0 + 0.8) ** 2).all()
+
+
+def test_outliers_of_that_law_have_larger_covariates_and_responses_follow_the_weights() -> None:
+    p, truth, data = tian("as_stated", 0.3, share=0.25)
+    assert truth.outliers is not None
+    assert truth.outliers.sum() == 10
+    size = np.sqrt((data.covariates**2).mean((1, 2)))
+    assert size[truth.outliers].min() > 1.8
+    assert size[~truth.outliers].max() < 1.2
+    noise = data.responses - data.covariates @ truth.weights
+    assert abs(float(noise.std()) - p.noise_std) < stats.norm.isf(5e-7) / np.sqrt(2 * noise.size)
+    assert np.abs(truth.weights[truth.outliers]).max() <= 3.0
+    again = DRAWS[p.draws](p, 0)[1]
+    np.testing.assert_array_equal(again.responses, data.responses)
+    assert not np.allclose(DRAWS[p.draws](p, 1)[1].responses, data.responses)
