@@ -59,7 +59,8 @@ FIRST, CONFIRMED, KEPT = 3, 3, 0.3
 class Explored:
     """One problem of the search, its trials, and how far the observation lies on the violated side of the claim.
 
-    suspicion : in shares of the claim, or in Monte Carlo errors where the claim is about a mean.
+    suspicion : in shares of the claim, or in Monte Carlo errors where the claim is about a mean. tightness : as in
+    `Verdict`.
     """
 
     problem: Problem
@@ -128,7 +129,8 @@ def attack(
     spent = sum(e.trials for e in explored) + each * len(runs)
     worst = min(range(len(runs)), key=lambda i: (verdicts[i].status != "violated", -suspects[i].suspicion))
     found = verdicts[worst].status == "violated"
-    tight = [e for e in explored if math.isfinite(e.tightness)]
+    known = [e for e in explored if math.isfinite(e.tightness)]
+    tight = [e for e in known if e.trials > 2 * FIRST] or known  # a ratio of few trials is near one by chance
     best = (
         suspects[worst].problem if found or not tight else min(tight, key=lambda e: abs(e.tightness - 1)).problem
     )
@@ -309,7 +311,8 @@ def _look(target: _Target, problem: Problem, trials: int, rng: np.random.Generat
     excess = required.excess(sample.observed, sample.claimed)
     size = max(float(np.abs(sample.claimed).mean()), 1e-300)
     seen = float(sample.observed.mean())
-    tightness = size / seen if seen else math.nan
+    above, below = (seen, size) if required.side == "lower" else (size, seen)
+    tightness = above / below if below else math.nan
     if required.form != "mean":
         return Explored(problem, trials, float(excess.max()) / size, tightness)
     difference = sample.observed - sample.claimed

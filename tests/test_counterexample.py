@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 from click.testing import CliRunner
@@ -13,8 +15,9 @@ from scipy import stats
 import colora_theory as ct
 from colora_theory.cli import main
 from colora_theory.errors import InputError
-from colora_theory.verdicts.anytime import judge_anytime, mean_evidence, mean_sequence, share_evidence
-from colora_theory.verdicts.judge import Requirement, Sample, judge
+from colora_theory.figures.tightness import draw_search
+from colora_theory.verdicts.anytime import AnytimeTest, judge_anytime, mean_evidence, mean_sequence, share_evidence
+from colora_theory.verdicts.judge import Requirement, Sample, judge, judge_family
 
 PLAIN = {
     "design": "regression",
@@ -196,3 +199,79 @@ def test_the_sequence_covers_and_verdicts_say_what_they_mean():
     assert judge_anytime(always, Sample.of([], 1.0), alpha=1e-3).status == "not applicable"
     failed = Sample.of([0.1, math.nan], 1.0)
     assert judge_anytime(Requirement("upper", "mean"), failed, alpha=1e-3).status == "violated"
+
+
+def test_where_a_claim_is_tight_is_drawn(tmp_path):
+    verdict = ct.attack("local_least_squares_risk", bounds={"dim_in": (2, 20), "design": "regression"}, trials=120)
+    picture = draw_search(verdict)
+    shown = {axes.get_xlabel() for axes in picture.axes}
+    assert {"users $k$", "inputs $d$", "law of the covariates"} <= shown
+    assert "experimental design" not in shown  # fixed
+    points = [collection for collection in picture.axes[0].collections if len(collection.get_offsets())]
+    drawn = sorted(float(y) for _, y in points[0].get_offsets())
+    assert drawn == sorted(e.tightness for e in verdict.explored if e.tightness > 0)
+    plt.close(picture)
+    with pytest.raises(InputError, match="nothing to draw"):
+        draw_search(dataclasses.replace(verdict, explored=()))
+    words = ["attack", "local_least_squares_risk", "--trials", "60", "--bound", "dim_in=2:6", "--figure"]
+    assert CliRunner().invoke(main, [*words, str(tmp_path / "tight.png")]).exit_code == 0
+    assert (tmp_path / "tight.png").stat().st_size > 10_000
+    assert CliRunner().invoke(main, [*words, str(tmp_path / "tight.gif")]).exit_code == 2
+
+
+def test_tightness_is_that_of_verdicts():
+    """observed/claim for a lower bound: 1 is tight, and a bound that is far below what is seen is not."""
+    bounds = {"dim_in": (8, 10), "num_samples": (40, 60), "num_users": (3, 6), "rank": 1, "design": "regression"}
+    lower = ct.attack("genie_known_subspace", bounds=bounds, trials=200)
+    assert lower.side == "lower"
+    assert np.median([e.tightness for e in lower.explored]) > 1.5
+
+
+def study(**run):
+    return ct.Study.from_dict(
+        {
+            "schema": 1,
+            "name": "looked_at",
+            "seed": 5,
+            "problem": {"dim_in": 3, "rank": 1, "noise_std": 1.0, "num_samples": 12},
+            "grid": {"num_users": [2, 4]},
+            "estimator": [{"name": "full_finetuning"}],
+            "metrics": {"use": ["parameter_error"]},
+            "guarantee": [{"name": "local_least_squares_risk"}],
+            "run": run,
+        }
+    )
+
+
+def test_studies_whose_trials_decide_when_to_stop_are_judged_at_any_time(tmp_path):
+    target = {"parameter_error": {"relative": 0.05}}
+    adaptive = ct.run(study(trials=400, batch=50, target_mcse=target), tmp_path / "a", backend="inline")
+    overall, *cells = ct.check(adaptive)
+    assert all("looked at any time" in v.reason for v in cells)
+    assert [v.trials for v in cells] == [len(adaptive.frame().query(f"num_users == {k}")) for k in (2, 4)]
+    assert overall.status in ("holds", "inconclusive")
+    assert all(0.8 < v.tightness < 1.25 for v in cells)
+    fixed = ct.run(study(trials=150), tmp_path / "b", backend="inline")
+    assert not any("any time" in v.reason for v in ct.check(fixed))
+    assert all("any time" in v.reason for v in ct.check(fixed, anytime=True)[1:])
+    asked = CliRunner().invoke(main, ["check", str(tmp_path / "b"), "--anytime"])
+    assert asked.exit_code == 0
+    assert "looked at any time" in asked.output
+
+
+def test_a_study_that_is_looked_at_after_every_batch_keeps_its_level():
+    """Two true claims, looked at after each of 20 batches at family level 5 %, in 200 studies."""
+    rng = np.random.default_rng(8)
+    required = Requirement("upper", "mean", trivial=math.inf)
+    alarms = 0
+    for _ in range(200):
+        values = rng.exponential(size=(2, 300))
+        for stop in range(15, 301, 15):
+            tests = [AnytimeTest(required, Sample.of(x[:stop], 1.0), 0.05) for x in values]
+            if any(v.status == "violated" for v in judge_family(tests)):
+                alarms += 1
+                break
+    assert stats.binom.sf(alarms - 1, 200, 0.05) > 1e-6
+    false = [AnytimeTest(required, Sample.of(2.0 * x, 1.0), 0.05) for x in values]
+    assert [v.status for v in judge_family(false)] == ["violated", "violated"]
+    assert judge_family(false)[0].family == 2

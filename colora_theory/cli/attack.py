@@ -24,10 +24,20 @@ from colora_theory.errors import InputError
 @click.option("--alpha", default=0.01, show_default=True, help="Probability of a false alarm.")
 @click.option("--seed", default=0, show_default=True, type=click.IntRange(0), help="Seed of the search.")
 @click.option("-o", "--out", type=click.Path(path_type=Path), help="Write the study that reproduces it.")
+@click.option(
+    "--figure", type=click.Path(path_type=Path), help="Draw where the claim is tight (.svg, .pdf, .png)."
+)
 @as_json
 @click.pass_context
 def command(
-    ctx: click.Context, /, guarantee: str, bounds: Sequence[str], out: Path | None, as_json: bool, **options: Any
+    ctx: click.Context,
+    /,
+    guarantee: str,
+    bounds: Sequence[str],
+    out: Path | None,
+    figure: Path | None,
+    as_json: bool,
+    **options: Any,
 ) -> None:
     """Search for a problem inside the hypotheses of GUARANTEE that violates it; exit 1 if one is found."""
     from colora_theory.counterexample import attack
@@ -36,6 +46,15 @@ def command(
     verdict = attack(guarantee, bounds=dict(_bound(text) for text in bounds), **options)
     if out is not None:
         write_text(out, verdict.study)
+    if figure is not None:
+        from colora_theory.figures import draw, tightness
+
+        if figure.suffix not in (".svg", ".pdf", ".png"):
+            raise InputError(f"--figure must end in .svg, .pdf or .png, got {figure}.")
+        picture = tightness.draw_search(verdict)
+        draw.write(
+            picture, f"Where {verdict.guarantee} is tight", figure.with_suffix(""), formats=(figure.suffix[1:],)
+        )
     click.echo(json.dumps(verdict.as_dict()) if as_json else str(verdict))
     if verdict.status == "violated":
         ctx.exit(VIOLATED)

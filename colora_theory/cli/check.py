@@ -4,22 +4,23 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
 from colora_theory.cli._options import as_json, run_folder
 from colora_theory.console import VIOLATED
 
-if TYPE_CHECKING:
-    pass
-
 
 @click.command()
 @run_folder
+@click.option(
+    "--anytime",
+    is_flag=True,
+    help="Judge by evidence that may be looked at after every batch, and because of which a run may go on.",
+)
 @as_json
 @click.pass_context
-def command(ctx: click.Context, run: Path, as_json: bool) -> None:
+def command(ctx: click.Context, run: Path, anytime: bool, as_json: bool) -> None:
     """Compare the results in RUN with the study's guarantees and with published numbers.
 
     Exit 1 if a guarantee is violated, or a published number differs and nothing explains it.
@@ -29,7 +30,7 @@ def command(ctx: click.Context, run: Path, as_json: bool) -> None:
     from colora_theory.verdicts.published import compare_published, tally
 
     results = Results.open(run)
-    found, published = verdicts(results), compare_published(results)
+    found, published = verdicts(results, anytime=anytime or None), compare_published(results)
     told = [(v.status, str(v)) for v in found]
     told += [(c.status, str(c)) for c in published if c.status != "not run"]
     if as_json:

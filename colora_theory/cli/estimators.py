@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import click
 
 from colora_theory.cli._options import as_json
-
-if TYPE_CHECKING:
-    pass
 
 
 @click.command()

@@ -5,14 +5,10 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
 from colora_theory.cli._options import as_json
-
-if TYPE_CHECKING:
-    pass
 
 
 @click.command()

@@ -4,14 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
 from colora_theory.cli._options import in_style
-
-if TYPE_CHECKING:
-    pass
 
 
 @click.command()

@@ -4,15 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
 from colora_theory.console import TOO_MANY_FAILURES
 from colora_theory.errors import InputError
-
-if TYPE_CHECKING:
-    pass
 
 
 @click.command()

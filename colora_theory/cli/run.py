@@ -5,16 +5,13 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
 from colora_theory.cli._draw import draw_figures
 from colora_theory.cli._options import as_json, in_style
 from colora_theory.console import TOO_MANY_FAILURES, end_on_signals
-
-if TYPE_CHECKING:
-    pass
 
 
 @click.command()

@@ -4,15 +4,11 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
 from colora_theory.cli._options import as_json, run_folder
 from colora_theory.errors import InputError
-
-if TYPE_CHECKING:
-    pass
 
 
 @click.command()

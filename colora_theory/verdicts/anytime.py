@@ -16,14 +16,14 @@ as often as one likes, and a run may stop, or go on, because of what was seen.
 from __future__ import annotations
 
 import math
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy as np
 
 from colora_theory.model.linalg import Array
-from colora_theory.verdicts.judge import ABSOLUTE_SLACK, MARGIN, RELATIVE_SLACK, Requirement, Sample
-from colora_theory.verdicts.verdict import Verdict
+from colora_theory.verdicts.judge import ABSOLUTE_SLACK, MARGIN, RELATIVE_SLACK, Requirement, Sample, first_look
+from colora_theory.verdicts.verdict import ALPHA, Verdict
 
 #: Fewest trials before the asymptotic sequence says anything.
 START: Final = 100
@@ -66,31 +66,35 @@ def mean_sequence(values: Array, alpha: float) -> tuple[float, float]:
     return float((mean - radius)[late].max()), float((mean + radius)[late].min())
 
 
+@dataclass(frozen=True, eq=False)
+class AnytimeTest:
+    """One cell judged by evidence that may be looked at any time; a member of a family by Bonferroni's rule."""
+
+    required: Requirement
+    sample: Sample
+    alpha: float = ALPHA
+
+    def p_value(self) -> float | None:
+        """1 where something is tested; None otherwise."""
+        empty = not self.sample.size or self.required.vacuous(self.sample.claimed).all()
+        return None if self.required.form == "always" or empty else 1.0
+
+    def verdict(self, family: int, adjusted: float | None) -> Verdict:
+        """Its verdict at its share of the family's level."""
+        found = judge_anytime(self.required, self.sample, alpha=self.alpha / family)
+        return replace(found, alpha=self.alpha, family=family)
+
+
 def judge_anytime(required: Requirement, sample: Sample, *, alpha: float) -> Verdict:
     """The verdict of one sample in trial order, valid however often and whenever it is asked for.
 
     A true claim is ever called violated with probability at most `alpha` over the whole run (asymptotically for
     means from below). "holds" excludes a violation of more than MARGIN, as in the fixed-sample test.
     """
-    base = Verdict(
-        guarantee="",
-        status="inconclusive",
-        side=required.side,
-        form=required.form,
-        trials=sample.size,
-        failures=sample.failures,
-        undefined=sample.undefined,
-        alpha=alpha,
-    )
-    if not sample.size:
-        return replace(base, status="not applicable", reason="no trial in which the claim applies")
-    excess = required.excess(sample.observed, sample.claimed)
-    broken = int((excess > 0).sum()) + sample.failures
-    base = replace(base, violations=broken)
-    if len(sample.observed):
-        base = replace(base, observed=float(sample.observed.mean()), claimed=float(sample.claimed.mean()))
-        if required.vacuous(sample.claimed).all() and not broken:
-            return replace(base, status="vacuous", reason=f"the claim, {base.claimed:.4g}, says nothing")
+    base = replace(first_look(required, sample), alpha=alpha)
+    if base.status != "inconclusive":
+        return base
+    broken = base.violations
     if required.form == "always":
         reason = f"{broken} of {sample.size} trials break the claim"
         return replace(base, status="violated" if broken else "holds", reason=reason)

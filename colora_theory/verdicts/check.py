@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
@@ -17,6 +17,7 @@ from colora_theory.errors import expect
 from colora_theory.guarantees import Guarantee
 from colora_theory.model.problem import Problem
 from colora_theory.studies.run_options import judged
+from colora_theory.verdicts.anytime import AnytimeTest
 from colora_theory.verdicts.judge import CellTest, FamilyTest, Requirement, Sample, judge_family
 from colora_theory.verdicts.scaling import PooledTest, RateTest
 from colora_theory.verdicts.verdict import ALPHA, STATUSES, Verdict
@@ -64,6 +65,7 @@ class _Group:
     estimator: str
     alpha: float
     delta: float | None
+    anytime: bool = False
     cells: list[tuple[Any, Requirement, Sample, str]] = field(default_factory=list)
 
     @property
@@ -71,9 +73,14 @@ class _Group:
         """Cells to which the claim applies."""
         return [(cell, required, sample) for cell, required, sample, why in self.cells if not why]
 
+    @property
+    def rate(self) -> bool:
+        """Whether the claim is one rate over all cells."""
+        return is_scaling(self.guarantee)
+
     def tests(self) -> list[FamilyTest]:
         """What is tested: a rate over all cells; or every cell, and all cells with evidence together."""
-        if is_scaling(self.guarantee):
+        if self.rate:
             usable = [sample for _, _, sample in self.tested if sample.size]
             if not usable or any(sample.failures for sample in usable):
                 return []
@@ -84,23 +91,34 @@ class _Group:
             for _, required, sample in self.tested
             if sample.size and not (len(sample.claimed) and required.vacuous(sample.claimed).all())
         ]
+        if self.anytime:  # pooled tests are for fixed numbers of trials
+            return [*(AnytimeTest(required, sample, self.alpha) for _, required, sample in self.tested), _NO_POOL]
         cells = [CellTest(required, sample, self.alpha) for _, required, sample in self.tested]
         return [*cells, PooledTest(live, self.alpha)]
 
 
-def check(results: Results) -> list[Verdict]:
-    """Return the verdicts of all guarantees of the study: for each estimator overall, then cell by cell."""
+_NO_POOL: Final = PooledTest([], ALPHA)
+
+
+def check(results: Results, *, anytime: bool | None = None) -> list[Verdict]:
+    """Return the verdicts of all guarantees of the study: for each estimator overall, then cell by cell.
+
+    anytime : judge cells by evidence that may be looked at after every batch, and because of which a run may stop
+        or go on (`verdicts.anytime`). None: where the study's trials decide how many there are (`target_mcse`);
+        otherwise tests for a fixed number of trials. Rates have no such evidence: their even trials decide when to
+        stop, and the odd ones are judged.
+    """
     from colora_theory.results.results import Results
 
     expect("results", results, Results, "open them with ct.Results.open(path)")
     with results.snapshot():
-        groups = list(_groups(results))
+        groups = list(_groups(results, results.study.run.adaptive if anytime is None else anytime))
     tests = [group.tests() for group in groups]
     judged = iter(judge_family([test for each in tests for test in each]))
     verdicts: list[Verdict] = []
     for group, each in zip(groups, tests, strict=True):
         mine = [next(judged) for _ in each]
-        verdicts += _of_rate(group, mine) if is_scaling(group.guarantee) else _of_cells(group, mine)
+        verdicts += _of_rate(group, mine) if group.rate else _of_cells(group, mine)
     return verdicts
 
 
@@ -188,7 +206,7 @@ def _of_rate(group: _Group, judged: list[Verdict]) -> list[Verdict]:
     return [_named(replace(judged[0], reason=judged[0].reason + skipped), group)]
 
 
-def _groups(results: Results) -> Iterable[_Group]:
+def _groups(results: Results, anytime: bool) -> Iterable[_Group]:
     from colora_theory.results.rows import FAILURES
     from colora_theory.studies.study import guarantee_of
 
@@ -207,15 +225,15 @@ def _groups(results: Results) -> Iterable[_Group]:
             meant = not guarantee.estimators or estimator.name in guarantee.estimators
             if spec.estimator is None and (told or not meant):
                 continue
-            group = _Group(guarantee, estimator.label, spec.alpha or ALPHA, spec.delta)
-            # trials that decided when to stop (run_options.deciding) are not judged
-            adaptive = study.run.adaptive and guarantee.kind != "certificate"
+            group = _Group(guarantee, estimator.label, spec.alpha or ALPHA, spec.delta, anytime)
+            # trials that decided when to stop (run_options.deciding) are not judged by tests for fixed numbers
+            halved = study.run.adaptive and guarantee.kind != "certificate" and (group.rate or not anytime)
             mine = frame[(frame.estimator == estimator.label) & (frame.metric == guarantee.metric)]
             claims = None if realised is None else realised[realised.estimator == estimator.label]
             for cell in study.cells:
                 rows = mine[mine.cell == cell.id]
                 inside = None if claims is None else claims[claims.cell == cell.id]
-                if adaptive:
+                if halved:
                     rows = rows[judged(rows.trial)]
                     inside = None if inside is None else inside[judged(inside.trial)]
                 sample, why = _sample(guarantee, cell.problem, rows, inside, FAILURES)

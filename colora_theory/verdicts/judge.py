@@ -131,13 +131,8 @@ def _mean_p(required: Requirement, sample: Sample) -> float:
     return below if required.side == "lower" else min(1.0, 2.0 * min(above, below))
 
 
-def judge(
-    required: Requirement, sample: Sample, *, alpha: float, family: int = 1, adjusted: float | None = None
-) -> Verdict:
-    """Return the verdict of one sample at family level `alpha`; `adjusted` is the p-value after Holm."""
-    p = p_value(required, sample)
-    if adjusted is None and p is not None:
-        adjusted = min(1.0, family * p)
+def first_look(required: Requirement, sample: Sample) -> Verdict:
+    """What a sample shows without any test: counts, means, tightness; and the verdict where no test is needed."""
     base = Verdict(
         guarantee="",
         status="inconclusive",
@@ -146,34 +141,41 @@ def judge(
         trials=sample.size,
         failures=sample.failures,
         undefined=sample.undefined,
-        p_value=p,
-        adjusted=adjusted,
-        alpha=alpha,
-        family=family,
+        violations=sample.failures,
     )
     if sample.size == 0:
         return replace(base, status="not applicable", reason="no trial in which the claim applies")
-    if len(sample.observed):
-        excess = required.excess(sample.observed, sample.claimed)
-        observed, claimed = float(sample.observed.mean()), float(sample.claimed.mean())
-        size = np.abs(sample.claimed)
-        relative = np.divide(excess, size, out=excess.copy(), where=np.isfinite(size) & (size > 0))
-        worst = sample.trials[int(np.argmax(relative))] if sample.trials else None
-        above, below = (observed, claimed) if required.side == "lower" else (claimed, observed)
-        ratio = above / below if below else math.nan
-        base = replace(
-            base,
-            observed=observed,
-            claimed=claimed,
-            violations=int((excess > 0).sum()) + sample.failures,
-            worst=worst,
-            tightness=ratio if math.isfinite(ratio) else math.nan,
-        )
-        empty = required.vacuous(sample.claimed)
-        if empty.all() and not (excess > 0).any():
-            return replace(base, status="vacuous", reason=f"the claim, {claimed:.4g}, says nothing")
-    else:
-        base = replace(base, violations=sample.failures)
+    if not len(sample.observed):
+        return base
+    excess = required.excess(sample.observed, sample.claimed)
+    observed, claimed = float(sample.observed.mean()), float(sample.claimed.mean())
+    size = np.abs(sample.claimed)
+    relative = np.divide(excess, size, out=excess.copy(), where=np.isfinite(size) & (size > 0))
+    above, below = (observed, claimed) if required.side == "lower" else (claimed, observed)
+    ratio = above / below if below else math.nan
+    base = replace(
+        base,
+        observed=observed,
+        claimed=claimed,
+        violations=int((excess > 0).sum()) + sample.failures,
+        worst=sample.trials[int(np.argmax(relative))] if sample.trials else None,
+        tightness=ratio if math.isfinite(ratio) else math.nan,
+    )
+    if required.vacuous(sample.claimed).all() and not (excess > 0).any():
+        return replace(base, status="vacuous", reason=f"the claim, {claimed:.4g}, says nothing")
+    return base
+
+
+def judge(
+    required: Requirement, sample: Sample, *, alpha: float, family: int = 1, adjusted: float | None = None
+) -> Verdict:
+    """Return the verdict of one sample at family level `alpha`; `adjusted` is the p-value after Holm."""
+    p = p_value(required, sample)
+    if adjusted is None and p is not None:
+        adjusted = min(1.0, family * p)
+    base = replace(first_look(required, sample), p_value=p, adjusted=adjusted, alpha=alpha, family=family)
+    if base.status != "inconclusive":
+        return base
     if required.form == "mean":
         return _judge_mean(required, sample, base)
     return _judge_trials(required, sample, base)
