@@ -34,6 +34,7 @@ _MODULES = {
     "estimators": "estimators",
     "guarantees": "guarantees",
     "metrics": "model.metrics",
+    "sources": "sources",
     "testing": "testing",
 }
 _HOMES = {
@@ -63,6 +64,7 @@ __all__ = [  # noqa: RUF022 (grouped: modules, then names)
     "estimators",
     "guarantees",
     "metrics",
+    "sources",
     "testing",
     "CoLoRARegressor",
     "Dataset",

@@ -21,6 +21,7 @@ from colora_theory.guarantees.base import ENDLESS
 from colora_theory.model.problem import Problem
 from colora_theory.model.truth import Truth
 from colora_theory.results.rows import FAILURES, Row
+from colora_theory.sources import Source
 from colora_theory.studies.cells import Cell, EstimatorSpec
 from colora_theory.verdicts.anytime import judge_anytime
 from colora_theory.verdicts.judge import MIN_TRIALS, CellTest, Requirement, Sample, judge_family
@@ -62,7 +63,7 @@ class Given(EstimatorSpec):
         spec = EstimatorSpec.of(type(estimator), params)
         return cls(spec.label, spec.name, spec.params, spec.cls, spec.words, estimator)
 
-    def build(self, problem: Problem, truth: Truth | None) -> Estimator:
+    def build(self, setting: Problem | Source, truth: Truth | None) -> Estimator:
         assert self.estimator is not None
         return self.estimator
 

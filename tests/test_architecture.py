@@ -19,7 +19,9 @@ ROOMS = [
     ("errors",),
     ("registry", "model"),
     ("estimators", "guarantees"),  # never each other
-    ("studies", "regression"),
+    ("regression",),
+    ("sources",),
+    ("studies",),
     ("results",),
     ("verdicts", "engine"),
     ("figures", "assertion"),

@@ -28,7 +28,7 @@ def defined(name: str, design: str) -> bool:
 
 DEFINED = [(name, design) for name in ALL for design in DESIGNS if defined(name, design)]
 #: Methods whose model contains every truth W_i = W_0 + U C_i Vᵀ: noiseless data determine it. The model of the
-#: others does not (adapter, bitfit, pooled_lora, sparse: see their own truths below), or the method does not end
+#: others does not (adapter, bitfit, pooled_lora, pooled_ridge, sparse: see below), or the method does not end
 #: there: moments are exact only on average (spectral), and plain descent on two factors crawls towards small
 #: singular values (lora_gd; well-conditioned changes below).
 EXACT = [

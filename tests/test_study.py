@@ -106,7 +106,7 @@ E = [{"name": "fake_noise"}]
 WRONG = {
     "no schema": ({"schema": None}, "schema must be 1, got None"),
     "newer schema": ({"schema": 2}, "newer version of colora_theory"),
-    "unknown key": ({"zzz": 3}, "unknown key 'zzz'; allowed: claim"),
+    "unknown key": ({"zzz": 3}, "unknown key 'zzz'; allowed: break_even, claim"),
     "misspelt section": ({"metric": {"use": ["success"]}}, "did you mean 'metrics'"),
     "misspelt run key": ({"run": {"trails": 3}}, "unknown key 'run.trails'; did you mean 'trials'"),
     "misspelt field": ({"grid": {"num_user": [3]}}, "unknown key 'grid.num_user'; did you mean 'num_users'"),

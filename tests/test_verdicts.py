@@ -388,7 +388,7 @@ def test_the_only_live_cell_gives_the_overall_verdict_its_evidence():
     """All others vacuous: nothing is pooled, and what the one cell says is said overall."""
     claim = Requirement("upper", "share", delta=0.01, trivial=1.0)
     guarantee = ct.guarantees.get("sweep_trajectory")
-    group = verdicts._Group(guarantee, "altmin", 0.01, None)
+    group = verdicts._Group(guarantee, "altmin", 0.01)
     for value in (1.0, 0.5):
         group.cells.append((None, claim, Sample.of(np.full(800, 0.1), value), ""))
     *cells, pooled = judge_family(group.tests())

@@ -7,10 +7,11 @@ import statistics
 from concurrent.futures import wait
 from typing import Any, Final
 
-from colora_theory.engine.memory import check
+from colora_theory.engine.memory import bytes_of, check
 from colora_theory.engine.pools import Pool, open_pool, worker_count
+from colora_theory.engine.real_trial import check_data
 from colora_theory.engine.trial import Recipe, Segment, run_chunk
-from colora_theory.model.memory import size, trial_bytes
+from colora_theory.model.memory import size
 from colora_theory.results.rows import FAILURES, Row
 from colora_theory.results.text import duration, table
 from colora_theory.studies.study import Study
@@ -30,13 +31,14 @@ def plan(study: Study, *, pilot: int = 5, n_jobs: int = 1) -> dict[str, Any]:
     """
     n_jobs = worker_count(n_jobs)
     check(study, n_jobs)
+    check_data(study)
     recipe = Recipe.of(study)
     everyone = tuple(range(len(study.estimators)))
     pool = open_pool("loky", n_jobs, None)
     cells: list[dict[str, Any]] = []
     try:
         for index, cell in enumerate(study.cells):
-            segment = Segment(index, cell.words, cell.problem, tuple(range(pilot)), everyone)
+            segment = Segment(index, cell.words, cell.setting, tuple(range(pilot)), everyone)
             rows, each = _pilot(pool, recipe, segment)
             needed = _needed(study, recipe, rows)
             planned = study.run.planned_trials(needed)
@@ -45,7 +47,7 @@ def plan(study: Study, *, pilot: int = 5, n_jobs: int = 1) -> dict[str, Any]:
                     "cell": cell.id,
                     "varied": cell.varied,
                     "seconds_per_trial": each,
-                    "memory_bytes": trial_bytes(cell.problem),
+                    "memory_bytes": bytes_of(cell),
                     "failed": sum(row.status in FAILURES for row in rows) if each is not None else pilot,
                     "trials_needed": needed,
                     "trials_planned": planned,

@@ -8,6 +8,7 @@ from typing import Any, Final
 
 from colora_theory.engine.machine import manifest, same_numbers
 from colora_theory.engine.pools import open_pool
+from colora_theory.engine.real_trial import check_data
 from colora_theory.engine.trial import Recipe, Segment, run_chunk
 from colora_theory.errors import InputError
 from colora_theory.results.results import Results
@@ -28,6 +29,12 @@ def reproduce(results: Results, cell: str, trial: int) -> list[dict[str, Any]]:
     """
     here = find_cell(results, cell)
     recipe = Recipe.of(results.study)
+    data = check_data(results.study)
+    if data != (before := results.manifest.get("data_sha256")):
+        raise InputError(
+            f"the data have the SHA-256 {str(data)[:12]}…, those of the run had {str(before)[:12]}…; bring "
+            "them back."
+        )
     index = results.study.cells.index(here)
     exact = same_numbers(results.manifest, manifest(results.study.seed))
     pool = open_pool("loky", 1, None)
@@ -41,7 +48,7 @@ def reproduce(results: Results, cell: str, trial: int) -> list[dict[str, Any]]:
                 )
             # Alone in a worker: the row may be one of a fit that crashed.
             future = pool.submit(
-                run_chunk, recipe, (Segment(index, here.words, here.problem, (trial,), (number,)),)
+                run_chunk, recipe, (Segment(index, here.words, here.setting, (trial,), (number,)),)
             )
             wait([future])
             outcome = pool.collect(future)

@@ -14,6 +14,7 @@ from colora_theory.engine import memory
 from colora_theory.engine.machine import manifest
 from colora_theory.engine.pools import Pool, open_pool, worker_count
 from colora_theory.engine.progress import Progress
+from colora_theory.engine.real_trial import check_data
 from colora_theory.engine.schedule import Chunk, Schedule, Shard
 from colora_theory.engine.stopping import Stopping
 from colora_theory.engine.trial import Recipe, run_chunk
@@ -63,11 +64,12 @@ def run(
     expect("out", out, (str, Path, type(None)), "give the folder of the results")
     expect("retry_failed", retry_failed, (str, type(None)), 'give "all", or statuses such as "crashed,timeout"')
     check_flag("accept_version", accept_version)
+    data = check_data(study)
     folder = default_out(study, part) if out is None else Path(out)
     pool = open_pool(backend, workers, scheduler)
     try:
         recipe = Recipe.of(study)
-        now = manifest(study.seed)
+        now = manifest(study.seed) | ({} if data is None else {"data_sha256": data})
         writer = Writer(folder, study, recipe.columns, lambda file: describe(study, file, now, accept_version))
         try:
             if retry_failed is not None:

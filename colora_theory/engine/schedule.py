@@ -108,7 +108,7 @@ class Schedule:
                 todo.setdefault(missing, []).append(trial)
         here = self._study.cells[cell]
         for missing, trials in todo.items():
-            self._ready.append(Segment(cell, here.words, here.problem, tuple(trials), missing))
+            self._ready.append(Segment(cell, here.words, here.setting, tuple(trials), missing))
         self._stop[cell] = stop
         self._open[cell] = sum(len(missing) * len(trials) for missing, trials in todo.items())
         if self._finished is None:

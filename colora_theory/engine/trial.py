@@ -1,5 +1,5 @@
-"""One trial: draw a truth and data, let every estimator fit them, measure. Studies, assertions, trajectories and
-`reproduce` all run trials through this module. Also runs chunks of trials in a worker.
+"""One trial: draw a truth and data (or split real ones), let every estimator fit them, measure. Studies,
+assertions, trajectories and `reproduce` run trials through this module. Also runs chunks of trials in a worker.
 
 Random streams are stateless: SeedSequence(study seed, spawn_key = (stream, words of the cell, …, trial)), so a
 trial can be re-run alone, anywhere, and all estimators of a trial see the same truth and data.
@@ -17,6 +17,7 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 
 from colora_theory.engine.limits import Guard, TrialTimeout, alarms, one_blas_thread, quiet, within
+from colora_theory.engine.real_trial import RealTrial
 from colora_theory.estimators.base import STATUSES, Fit
 from colora_theory.estimators.frozen_subspace import serve
 from colora_theory.guarantees import Guarantee
@@ -27,6 +28,7 @@ from colora_theory.model.repeated_draws import DRAWS
 from colora_theory.model.sampling import sample_data
 from colora_theory.model.truth import Truth, sample_truth
 from colora_theory.results.rows import Row
+from colora_theory.sources import Source, Split
 from colora_theory.studies.cells import EstimatorSpec
 from colora_theory.studies.study import Study, guarantee_of
 
@@ -58,6 +60,8 @@ class Recipe:
     metrics: tuple[str, ...]
     guarantees: tuple[TrialGuarantee, ...] = ()
     timeout: float = math.inf
+    alone: int | None = None
+    posterior: int | None = None
 
     @classmethod
     def of(cls, study: Study) -> Recipe:
@@ -75,7 +79,8 @@ class Recipe:
                 }
                 chosen |= set(inside[spec.name].estimators) if spec.name in inside else set()
                 inside[spec.name] = TrialGuarantee(guarantee, tuple(sorted(chosen)))
-        return cls(study.seed, study.estimators, study.metrics, tuple(inside.values()), study.run.timeout)
+        told = study.alone, study.posterior
+        return cls(study.seed, study.estimators, study.metrics, tuple(inside.values()), study.run.timeout, *told)
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -94,7 +99,7 @@ class Segment:
 
     cell: int
     words: tuple[int, ...]
-    problem: Problem
+    setting: Problem | Source
     trials: tuple[int, ...]
     estimators: tuple[int, ...]
 
@@ -111,21 +116,39 @@ def draw(recipe: Recipe, words: Sequence[int], problem: Problem, trial: int) -> 
     return truth, data
 
 
+def drawn_for(recipe: Recipe, segment: Segment, trial: int) -> tuple[Truth | None, Dataset]:
+    """Return what `fit` takes: the truth (None for real data) and the data that the estimators of a trial see."""
+    if isinstance(segment.setting, Problem):
+        return draw(recipe, segment.words, segment.setting, trial)
+    return None, segment.setting.split(stream(recipe.seed, DATA, *segment.words, trial)).train
+
+
+def real_trial(recipe: Recipe, segment: Segment, source: Source, trial: int) -> RealTrial:
+    """Return a trial on real data: its split, and the fits to it as they are asked for."""
+    split = source.split(stream(recipe.seed, DATA, *segment.words, trial))
+
+    def made(index: int, split: Split) -> Fit:
+        return fit(recipe, segment, trial, index, (None, split.train))
+
+    return RealTrial(split, made, recipe.alone, recipe.posterior)
+
+
 def fit(
-    recipe: Recipe, segment: Segment, trial: int, index: int, drawn: tuple[Truth, Dataset], **changes: Any
+    recipe: Recipe, segment: Segment, trial: int, index: int, drawn: tuple[Truth | None, Dataset], **changes: Any
 ) -> Fit:
     """Return the fit of one estimator in one trial; `changes` replace parameters (recording more, say).
 
-    Raises ValueError for an estimate of another shape than the truth, or with an unknown status.
+    Raises ValueError for an estimate of another shape than the data ask for, or with an unknown status.
     """
     spec, (truth, data) = recipe.estimators[index], drawn
     rng = stream(recipe.seed, ESTIMATOR, *segment.words, *spec.words, trial)
-    estimator = spec.build(segment.problem, truth)
+    estimator = spec.build(segment.setting, truth)
     found = (dataclasses.replace(estimator, **changes) if changes else estimator).fit(data, rng)
     if found.status not in STATUSES:
         raise ValueError(f"the fit has status {found.status!r}; allowed: {', '.join(STATUSES)}")
-    if found.weights.shape != truth.weights.shape:
-        raise ValueError(f"the estimate has shape {found.weights.shape}, the truth {truth.weights.shape}")
+    needed = (data.num_users, data.dim_in, data.dim_out)
+    if found.weights.shape != needed:
+        raise ValueError(f"the estimate has shape {found.weights.shape}, users' weights {needed}")
     return found if data.newcomer is None else serve(found, data.newcomer)
 
 
@@ -137,7 +160,7 @@ def run_trial(recipe: Recipe, segment: Segment, trial: int, fatal: tuple[type[Ex
         return Row(segment.cell, index, trial, status, message[:MESSAGE_LENGTH], empty)
 
     try:
-        drawn = within(recipe.timeout, lambda: draw(recipe, segment.words, segment.problem, trial))
+        drawn = within(recipe.timeout, lambda: _drawn(recipe, segment, trial))
     except TrialTimeout:
         return [failure(i, "timeout", _too_long(recipe, "drawing the data")) for i in segment.estimators]
     except fatal:
@@ -159,20 +182,37 @@ def run_trial(recipe: Recipe, segment: Segment, trial: int, fatal: tuple[type[Ex
     return rows
 
 
-def _measured(recipe: Recipe, segment: Segment, trial: int, index: int, drawn: tuple[Truth, Dataset]) -> Row:
-    problem, (truth, data) = segment.problem, drawn
+def _drawn(recipe: Recipe, segment: Segment, trial: int) -> tuple[Truth, Dataset] | RealTrial:
+    if isinstance(segment.setting, Problem):
+        return draw(recipe, segment.words, segment.setting, trial)
+    return real_trial(recipe, segment, segment.setting, trial)
+
+
+def _measured(
+    recipe: Recipe, segment: Segment, trial: int, index: int, drawn: tuple[Truth, Dataset] | RealTrial
+) -> Row:
     start = time.perf_counter()
-    found = fit(recipe, segment, trial, index, drawn)
-    measured: dict[str, float] = {"seconds": time.perf_counter() - start, "sweeps": found.sweeps}
+    if isinstance(drawn, RealTrial):
+        found, seconds = drawn.fit(index)
+    else:
+        found = fit(recipe, segment, trial, index, drawn)
+        seconds = time.perf_counter() - start
+    measured: dict[str, float] = {"seconds": seconds, "sweeps": found.sweeps}
     status, message = found.status, found.message
     if np.isfinite(found.weights).all():
-        measured |= metrics.evaluate(recipe.metrics, problem, truth, found)
-        infinite = [name for name in recipe.metrics if math.isinf(measured[name])]
+        if isinstance(drawn, RealTrial):
+            compared, absent = drawn.measured(recipe.metrics, index)
+            message = " ".join(filter(None, [message, absent]))
+        else:
+            assert isinstance(segment.setting, Problem)
+            compared = metrics.evaluate(recipe.metrics, segment.setting, drawn[0], found)
+        measured |= compared
+        infinite = [name for name in recipe.metrics if math.isinf(measured.get(name, 0.0))]
         if infinite:
             status, message = "nan", f"{', '.join(infinite)} is infinite"
         for each in recipe.guarantees:
-            if index in each.estimators:
-                claims, absent = _claimed(each.guarantee, problem, truth, data, found)
+            if index in each.estimators and isinstance(drawn, tuple) and isinstance(segment.setting, Problem):
+                claims, absent = _claimed(each.guarantee, segment.setting, *drawn, found)
                 measured |= claims
                 message = " ".join(filter(None, [message, absent]))
     else:

@@ -124,7 +124,7 @@ def panels_of(
 def settings(study: Study, figure: Any, tables: dict[str, pd.DataFrame]) -> str:
     """What a figure must state to be read alone: the parameters that it does not vary, and the trials."""
     varied = study.cells[0].varied
-    content = {n: v for n, v in study.cells[0].problem.content().items() if n not in varied}
+    content = {n: v for n, v in study.cells[0].setting.content().items() if n not in varied}
     parts = [f"{symbol_of(name)} = {shown(value).replace('_', ' ')}" for name, value in content.items()]
     table = tables.get("points")
     if table is not None and "n" in table and len(table):
@@ -254,14 +254,16 @@ def stored(file: Path, study: Study, figure: Any) -> dict[str, pd.DataFrame]:
     # Before 3.1 pandas rounds the last digit unless asked not to; since then the option is deprecated.
     old = tuple(map(int, pd.__version__.split(".")[:2])) < (3, 1)
     exact: dict[str, Any] = {"float_precision": "round_trip"} if old else {}
-    joined = pd.read_csv(file, dtype={"cell": str, "line": str}, **exact)
+    joined = pd.read_csv(file, dtype=dict.fromkeys(("cell", "line", "hue", "rest"), str), **exact)
     kind = kind_of(study, figure)
     names = ["points", *(f"{kind.claims}:{name}" for name in figure.overlay), *kind.more_tables]
     tables = {}
     for name in names:
         rows = joined[joined["table"] == name].drop(columns="table")
         kept = rows.dropna(axis="columns", how="all")
-        if "line" in rows:  # an empty text is a line without a name of its own, not a missing one
-            kept = kept.assign(line=rows["line"].fillna(""))
+        texts = ("line", "hue", "rest") if name == "points" else ("line",)
+        for text in texts:  # an empty text is a line without a name of its own, not a missing one
+            if text in rows:
+                kept = kept.assign(**{text: rows[text].fillna("")})
         tables[name] = kept.reset_index(drop=True)
     return tables

@@ -44,7 +44,7 @@ def of_fields(cell: Cell, text: str) -> float:
 
 
 def _numbers(cell: Cell) -> dict[str, Any]:
-    fields = {name: getattr(cell.problem, name) for name in NUMERIC}
+    fields = {name: getattr(cell.setting, name) for name in NUMERIC if hasattr(cell.setting, name)}
     return {**{n: v for n, v in fields.items() if isinstance(v, int | float)}, **derived(fields)}
 
 

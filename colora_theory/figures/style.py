@@ -58,6 +58,10 @@ LABELS: Final = {
     "seconds": "seconds per fit",
     "sweep": "sweep",
     "objective": "sum of squared residuals",
+    "held_out_error": "error on rows held out (variance of the response)",
+    "held_out_ratio": "held-out error over that of tuning alone",
+    "predicted_error": "predicted error on rows held out",
+    "task_cosine": "cosine of the tasks' weights",
     "claimed": "claimed",
     "observed": "observed",
 }

@@ -8,7 +8,7 @@ import matplotlib as mpl
 import numpy as np
 
 from colora_theory import guarantees
-from colora_theory.engine.trial import Recipe, Segment, draw
+from colora_theory.engine.trial import Recipe, Segment, drawn_for
 from colora_theory.engine.trial import fit as fit_trial
 from colora_theory.errors import InputError
 from colora_theory.figures.panel import GREYS, claim, dash, empty, groups, has_positive, looks, quiet_log
@@ -55,6 +55,8 @@ class Trajectory(FigureKind):
         figure = self.figure
         if figure.y not in self.records:
             raise InputError(f"y of a trajectory must be one of {', '.join(self.records)}, got {figure.y!r}.")
+        if self.study.source is not None and figure.y != "objective":
+            raise InputError(f"{figure.y!r} compares with a truth, and real data have none; use y = 'objective'.")
         shown = set(figure.estimators or [e.label for e in self.study.estimators])
         if figure.lines:
             named = [line.get("estimator") for line in figure.lines]
@@ -87,12 +89,12 @@ class Trajectory(FigureKind):
             for trial in range(figure.trials):
                 if "keep_history" not in spec.cls.parameters():
                     raise InputError(f"a trajectory needs iterative estimators, and {spec.label!r} is none.")
-                segment = Segment(0, cell.words, cell.problem, (trial,), (0,))
-                truth, data = drawn = draw(recipe, cell.words, cell.problem, trial)
+                segment = Segment(0, cell.words, cell.setting, (trial,), (0,))
+                truth, data = drawn = drawn_for(recipe, segment, trial)
                 fit = fit_trial(recipe, segment, trial, study.estimators.index(spec), drawn, keep_history=True)
                 paths["points"].append(course(metric, truth, fit))
                 for name, theorem in claims.items():
-                    if spec.name in theorem.estimators and theorem.applies(cell.problem):
+                    if truth is not None and spec.name in theorem.estimators and theorem.applies(cell.problem):
                         path = theorem.path(cell.problem, truth, data, fit, metric)
                         paths[f"path:{name}"] += [] if path is None else [np.asarray(path, float)]
             for name, several in paths.items():
@@ -169,12 +171,12 @@ def _summary(paths: list[Array]) -> list[dict[str, Any]]:
     return out
 
 
-def course(metric: str, truth: Truth, fit: Fit) -> Array:
-    """One metric along the sweeps of one fit."""
+def course(metric: str, truth: Truth | None, fit: Fit) -> Array:
+    """One metric along the sweeps of one fit; only the objective needs no truth."""
     distances = {"subspace_distance": subspace_distance, "subspace_distance_fro": subspace_distance_fro}
-    if metric in distances and "input_subspaces" in fit.history:
+    if truth is not None and metric in distances and "input_subspaces" in fit.history:
         return np.array([distances[metric](u, truth.input_subspace) for u in fit.history["input_subspaces"]])
-    if metric == "parameter_error" and "weight_changes" in fit.history:
+    if truth is not None and metric == "parameter_error" and "weight_changes" in fit.history:
         return np.array([float(((w - truth.changes) ** 2).sum()) for w in fit.history["weight_changes"]])
     if metric == "objective" and "objective" in fit.history:
         return np.asarray(fit.history["objective"], dtype=float)

@@ -1,4 +1,4 @@
-"""Errors of an estimate against the truth."""
+"""Errors of an estimate against the truth, and on rows held out where there is none."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any, Final, TypeAlias
 import numpy as np
 
 from colora_theory.errors import InputError, expect
+from colora_theory.model.dataset import Dataset, predict
 from colora_theory.model.linalg import Array, subspace_distance, subspace_distance_fro
 from colora_theory.model.problem import Problem, covariance_factor
 from colora_theory.model.truth import Truth
@@ -172,13 +173,32 @@ def success(problem: Problem, truth: Truth, fit: Any) -> float:
     return float(within)
 
 
-#: Every metric a study may ask for; "sweeps" and "seconds" come from the run itself.
-NAMES: Final[tuple[str, ...]] = (*_METRICS, "sweeps", "seconds")
+def held_out_errors(held_out: Dataset, fit: Any) -> Array:
+    """Mean squared prediction error of every user on rows held out, shape (num_users,); NaN for one without."""
+    residual = held_out.responses - predict(held_out.covariates, fit.weights)
+    if getattr(fit, "intercepts", None) is not None:
+        residual = residual - fit.intercepts[:, None, :]
+    live = np.arange(residual.shape[1]) < held_out.counts[:, None]
+    squares = (residual**2).reshape(*live.shape, -1).mean(2)
+    sums = np.where(live, squares, 0.0).sum(1)
+    return np.divide(sums, held_out.counts, out=np.full(len(sums), NAN), where=held_out.counts > 0)
+
+
+#: What the run itself measures, with or without a truth.
+OF_THE_RUN: Final = {"sweeps": "Sweeps (iterations) taken.", "seconds": "Wall time of the fit in seconds."}
+#: Metrics of real data, whose splits hold rows out; sources may have more of their own.
+HELD_OUT: Final = {
+    "held_out_error": "Mean squared prediction error on rows held out, averaged over their users.",
+    "held_out_ratio": "That error relative to the one of tuning alone in the same split.",
+    "predicted_error": "The held-out error as a posterior predicts it from the training rows alone.",
+}
+#: Every metric that a study with a drawn truth may ask for.
+NAMES: Final[tuple[str, ...]] = (*_METRICS, *OF_THE_RUN)
 
 
 def describe(name: str) -> str:
     """One line saying what a metric is."""
-    told = {"sweeps": "Sweeps (iterations) taken.", "seconds": "Wall time of the fit in seconds."}
+    told = {**OF_THE_RUN, **HELD_OUT}
     return told.get(name) or (_METRICS[name].__doc__ or "").strip().partition("\n")[0]
 
 

@@ -18,6 +18,7 @@ import pandas as pd
 import colora_theory
 from colora_theory.errors import InputError
 from colora_theory.estimators.marginal_likelihood import Hyper, RotatedRows
+from colora_theory.model.arrays import read_npz
 from colora_theory.model.linalg import Array
 from colora_theory.regression.fitted import Fitted, Residuals
 from colora_theory.regression.naming import About
@@ -104,7 +105,7 @@ def load(folder: Path | str) -> CoLoRARegressor:
     if hashlib.sha256(content).hexdigest() != text.get("sha256"):
         raise InputError(f"the model in {folder} is damaged: {_NPZ} is not what was written; restore a copy.")
     try:
-        return _restored(text, _read(content))
+        return _restored(text, read_npz(content))
     except (KeyError, TypeError, ValueError, IndexError, AttributeError, zipfile.BadZipFile) as error:
         raise InputError(
             f"the model in {folder} is damaged ({type(error).__name__}: {error}); fit it again."
@@ -211,15 +212,6 @@ def _keys(history: dict[str, Any]) -> dict[str, Any]:
         name: {int(key): each for key, each in value.items()} if isinstance(value, dict) else value
         for name, value in history.items()
     }
-
-
-def _read(content: bytes) -> dict[str, Array]:
-    out = {}
-    with zipfile.ZipFile(io.BytesIO(content)) as file:
-        for name in file.namelist():
-            with file.open(name) as member:
-                out[name.removesuffix(".npy")] = np.lib.format.read_array(member, allow_pickle=False)
-    return out
 
 
 def _write(path: Path, content: bytes) -> None:

@@ -26,8 +26,8 @@ MARK = "<!-- {}: written by colora-theory reproduce-all -->", "<!-- end of {} --
 
 
 def studies(folder: Path) -> list[Path]:
-    """The study files of a folder and of those in it, in alphabetical order; InputError when there are none."""
-    found = sorted(folder.rglob("*.toml"), key=lambda file: (len(file.parts), file))
+    """The study files of a folder and its subfolders, in alphabetical order; InputError when there are none."""
+    found = sorted(folder.rglob("*.toml"), key=lambda file: file.stem)
     if not found:
         raise InputError(f"{folder} holds no study file (*.toml); say where they are.")
     return found
@@ -148,8 +148,8 @@ def page(folder: Path, figures: Path) -> str:
     ]
     for file in studies(folder):
         study, found = _outcome_of(file, figures)
-        place = file.relative_to(folder).as_posix()
-        out += ["", f"## {study.name}", "", f"**{study.title}** – [{file.name}]({place})", ""]
+        link = f"[{file.name}]({file.relative_to(folder).as_posix()})"
+        out += ["", f"## {study.name}", "", f"**{study.title}** – {link}", ""]
         out += [f"> {' '.join(study.claim.split())}"]
         if study.learned:
             out += ["", f"What was learned: {' '.join(study.learned.split())}"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import types
 import typing
 from importlib.resources import files
@@ -10,8 +11,9 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from colora_theory import guarantees
+from colora_theory import guarantees, sources
 from colora_theory.errors import InputError
+from colora_theory.model import metrics
 from colora_theory.studies import figure_kinds
 from colora_theory.studies.schema import StudyTable
 
@@ -46,7 +48,16 @@ def study_reference() -> str:
                 visit(each, f"`{name}`")
 
     visit(StudyTable, "The file")
-    out += ["## Kinds of figure", ""]
+    out += ["## Sources of real data", ""]
+    for source in sources.all():
+        out.append(f"- `{source.name}`: {(source.__doc__ or '').strip().splitlines()[0]}")
+        for option in dataclasses.fields(source):
+            default = "required" if option.default is dataclasses.MISSING else _default(option.default)
+            out.append(f"    - `{option.name}` ({option.type}): {default}")
+        out += [f"    - metric `{name}`: {told}" for name, told in source.notes.items()]
+    out += ["", "Metrics of real data:", ""]
+    out += [f"- `{name}`: {told}" for name, told in metrics.HELD_OUT.items()]
+    out += ["", "## Kinds of figure", ""]
     for kind in figure_kinds.names():
         cls = figure_kinds.get(kind)
         needs = ", ".join(f"`{key}`" for key in cls.needs) or "nothing"
@@ -87,7 +98,7 @@ def _default(value: Any) -> str:
         return "–"
     if isinstance(value, BaseModel):
         return "its defaults"
-    return "empty" if value in ({}, [], "") else f"`{value}`"
+    return "empty" if value in ({}, [], (), "") else f"`{value}`"
 
 
 def theory(name: str) -> str:

@@ -24,7 +24,7 @@ def describe(study: Study, file: Path | None, now: dict[str, Any], accept_versio
     about: dict[str, Any] = {
         "study": study.resolved(),
         "source": study.source_text,
-        "identity": study.identity(),
+        "identity": study.identity() | ({"data.sha256": now["data_sha256"]} if "data_sha256" in now else {}),
         "cells": [cell.id for cell in study.cells],
         "manifest": now,
         "quick": study.quick,

@@ -80,7 +80,7 @@ class Writer:
         set_meta(self.connection, about)
         self.cells = self._ids(
             "cell (key, position, content, varied)",
-            [(c.id, i, json.dumps(c.problem.content()), json.dumps(c.varied)) for i, c in enumerate(study.cells)],
+            [(c.id, i, json.dumps(c.setting.content()), json.dumps(c.varied)) for i, c in enumerate(study.cells)],
         )
         self.estimators = self._ids(
             "estimator (key, position)", [(e.label, i) for i, e in enumerate(study.estimators)]

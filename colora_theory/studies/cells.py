@@ -9,8 +9,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from colora_theory import sources
 from colora_theory.errors import InputError, known
 from colora_theory.model.problem import Problem
+from colora_theory.sources import Source
 from colora_theory.studies.grid import points, resolved
 
 if TYPE_CHECKING:
@@ -30,20 +32,28 @@ def words_of(content: Any) -> tuple[int, ...]:
 class Cell:
     """One point of the grid.
 
-    id : first 12 hex digits of the sha256 of the problem's canonical content; words : all of it, for seeds.
+    id : first 12 hex digits of the sha256 of the setting's canonical content; words : all of it, for seeds.
+    setting : what trials are drawn from, a problem or a source of real data.
     varied : the grid's fields and their values in this cell.
     """
 
     id: str
     words: tuple[int, ...]
-    problem: Problem
+    setting: Problem | Source
     varied: dict[str, Any]
 
     @classmethod
-    def of(cls, problem: Problem, varied: dict[str, Any]) -> Cell:
-        """Return the cell of `problem`."""
-        words = words_of(problem.content())
-        return cls(f"{words[0]:08x}{words[1]:08x}"[:12], words, problem, varied)
+    def of(cls, setting: Problem | Source, varied: dict[str, Any]) -> Cell:
+        """Return the cell of a problem or of a source."""
+        words = words_of(setting.content())
+        return cls(f"{words[0]:08x}{words[1]:08x}"[:12], words, setting, varied)
+
+    @property
+    def problem(self) -> Problem:
+        """The problem that theorems speak about; InputError for real data, which have none."""
+        if not isinstance(self.setting, Problem):
+            raise InputError(f"source {self.setting.name!r} has no truth that a theorem could speak about.")
+        return self.setting
 
     def __str__(self) -> str:
         return ", ".join(f"{name} = {value}" for name, value in self.varied.items()) or "the only cell"
@@ -66,11 +76,21 @@ class EstimatorSpec:
         words = words_of({"name": estimator.name, "params": plain})
         return cls(label or estimator.name, estimator.name, plain, estimator, words)
 
-    def build(self, problem: Problem, truth: Truth | None) -> Estimator:
-        """Return the estimator for a trial: rank from the problem unless set, side information from the truth."""
+    def build(self, setting: Problem | Source, truth: Truth | None) -> Estimator:
+        """Return the estimator for a trial: rank from the problem unless set, side information from the truth.
+
+        Raises InputError for a method that needs a rank, or side information, which real data do not give.
+        """
         params = dict(self.params)
-        if "rank" in self.cls.parameters():
-            params.setdefault("rank", problem.rank)
+        ranked = "rank" in self.cls.parameters()
+        if isinstance(setting, Problem):
+            if ranked:
+                params.setdefault("rank", setting.rank)
+        elif self.cls.side_information:
+            told = ", ".join(self.cls.side_information)
+            raise InputError(f"it is told {told} of the truth, and real data have none; leave it out.")
+        elif ranked and params.get("rank", self.cls.__dataclass_fields__["rank"].default) is None:
+            raise InputError("rank must be set, because real data have no true one; add params = { rank = 1 }.")
         for name in self.cls.side_information:
             params[name] = getattr(truth, name)
         return self.cls.from_params(**params)
@@ -83,25 +103,27 @@ def as_tuples(value: Any) -> Any:
 
 def cells(table: StudyTable) -> tuple[Cell, ...]:
     """The cells of a study's grid, in file order."""
-    fixed = {name: as_tuples(value) for name, value in table.problem.items()}
+    data = table.data
+    fixed = {name: as_tuples(value) for name, value in (table.problem if data is None else data.options).items()}
+    section, what = ("[problem]", "problem") if data is None else ("[data]", "cell")
     names, places = points(table.grid, table.zip)
     for name in names:
         if name in fixed:
-            raise InputError(f"{name} stands in [problem] and is varied in the grid; remove one of them.")
+            raise InputError(f"{name} stands in {section} and is varied in the grid; remove one of them.")
     for index, exclude in enumerate(table.exclude):
         for name in exclude.where:
             known(f"exclude[{index + 1}].where.{name}", name, names)
-    for f in dataclasses.fields(Problem):
+    for f in dataclasses.fields(Problem) if data is None else ():
         if f.default is dataclasses.MISSING and f.name not in fixed and f.name not in names:
             raise InputError(f"problem.{f.name} is missing; set it in [problem] or vary it in [grid].")
     found: dict[tuple[int, ...], Cell] = {}
     for place in places:
         varied = {name: as_tuples(value) for name, value in place.items()}
-        cell = _cell(fixed, varied)
-        if any(_excluded(cell.varied, exclude.where) for exclude in table.exclude):
+        cell = _cell(fixed, varied) if data is None else _cell_of_source(data.source, fixed, varied)
+        if any(matching(cell.varied, exclude.where) for exclude in table.exclude):
             continue
         if cell.words in found:
-            raise InputError(f"the grid holds one problem twice: {cell}, and {found[cell.words]}; remove one.")
+            raise InputError(f"the grid holds one {what} twice: {cell}, and {found[cell.words]}; remove one.")
         found[cell.words] = cell
     if not found:
         raise InputError("the grid has no cells left: [[exclude]] removes all of them.")
@@ -121,7 +143,17 @@ def _cell(fixed: dict[str, Any], varied: dict[str, Any]) -> Cell:
     return Cell.of(problem, varied)
 
 
-def _excluded(varied: dict[str, Any], where: dict[str, Any]) -> bool:
+def _cell_of_source(name: str, fixed: dict[str, Any], varied: dict[str, Any]) -> Cell:
+    try:
+        return Cell.of(sources.get(name).of({**fixed, **varied}), varied)
+    except InputError as error:
+        where = f"grid ({', '.join(f'{k} = {v}' for k, v in varied.items())})" if varied else "data"
+        raise InputError(f"{where}: {error}") from None
+
+
+def matching(varied: Mapping[str, Any], where: Mapping[str, Any]) -> bool:
+    """Whether the varied fields have the values of `where`; a list there means any of them."""
+
     def matches(value: Any, rule: Any) -> bool:
         return value == as_tuples(rule) or (isinstance(rule, list) and any(value == as_tuples(r) for r in rule))
 

@@ -53,6 +53,7 @@ class QuickTable(_Table):
 
     trials: Count = 4
     grid: dict[str, list[Any]] = {}
+    data: dict[str, Any] = {}
 
 
 class RunTable(_Table):
@@ -87,6 +88,7 @@ class RunTable(_Table):
             if name not in grid:
                 raise InputError(f"run.quick.grid.{name} is not in [grid]; {nearest(name, grid)}")
         sets: dict[str, Any] = {f"grid.{name}": values for name, values in self.quick.grid.items()}
+        sets |= {f"data.{name}": value for name, value in self.quick.data.items()}
         return {**sets, "run.trials": self.quick.trials, "run.target_mcse": {}}
 
     @property

@@ -11,11 +11,12 @@ import types
 import typing
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import BaseModel, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from colora_theory import sources
 from colora_theory.errors import InputError, nearest
 from colora_theory.model.problem import Problem
-from colora_theory.studies.run_options import STRICT, Count, Probability, RunTable
+from colora_theory.studies.run_options import STRICT, Count, Positive, Probability, RunTable
 
 PROBLEM_FIELDS: Final = tuple(f.name for f in dataclasses.fields(Problem))
 
@@ -35,10 +36,73 @@ class EstimatorTable(_Table):
     label: Annotated[str, Field(min_length=1, max_length=100)] | None = None
 
 
+class DataTable(_Table):
+    """`[data]`: real data instead of a drawn truth, with the options of the source; `[grid]` has those that vary.
+
+    A relative path among the options is taken from the folder of the study file.
+    """
+
+    model_config = ConfigDict(extra="allow", strict=True, frozen=True)
+
+    source: str
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """What the table says besides the source."""
+        return dict(self.model_extra or {})
+
+
 class MetricsTable(_Table):
-    """`[metrics]`."""
+    """`[metrics]`: what is measured.
+
+    With real data, `alone` is the estimator whose error held_out_ratio divides by, and `posterior` the one (with
+    standard errors and a noise) that predicts errors for predicted_error.
+    """
 
     use: Annotated[list[str], Field(min_length=1)]
+    alone: str | None = None
+    posterior: str | None = None
+
+
+class ComparisonTable(_Table):
+    """`[[comparison]]`: a claim about methods, that the mean metric of one is at most (or at least) so many times
+    that of another, in every cell whose varied fields have the values of `where` (a list: any of them).
+
+    With several methods in `of` the claim is about each of them: "at most c times the better of two" says so.
+    """
+
+    name: Name
+    estimator: str
+    of: str | Annotated[list[str], Field(min_length=1)]
+    metric: str
+    at_most: Positive | None = None
+    at_least: Positive | None = None
+    where: dict[str, Any] = {}
+    alpha: Probability | None = None
+
+    @model_validator(mode="after")
+    def _one(self) -> ComparisonTable:
+        if (self.at_most is None) == (self.at_least is None):
+            raise ValueError("must set exactly one of at_most and at_least")
+        return self
+
+
+class BreakEvenTable(_Table):
+    """`[[break_even]]`: a claim that two methods are equally good where a prediction says so.
+
+    Along the metric `along`, the mean `metric` of `estimator` crosses that of `of`; so does the mean `predicted`.
+    The claim is that the two places differ by at most `within`, for every value of the varied field `each`.
+    """
+
+    name: Name
+    estimator: str
+    of: str
+    metric: str
+    predicted: str
+    along: str
+    each: str
+    within: Positive
+    alpha: Probability | None = None
 
 
 class GuaranteeTable(_Table):
@@ -138,6 +202,7 @@ class StudyTable(_Table):
     learned: Text = ""  # what the run taught, written after it; the claim stays as it was
     seed: Annotated[int, Field(ge=0, lt=2**1024)]
     problem: dict[str, Any] = {}
+    data: DataTable | None = None
     grid: dict[str, Annotated[list[Any], Field(min_length=1)] | dict[str, list[Any]]] = {}
     zip: list[dict[str, Annotated[list[Any], Field(min_length=1)] | dict[str, list[Any]]]] = []
     exclude: list[ExcludeTable] = []
@@ -145,6 +210,8 @@ class StudyTable(_Table):
     metrics: MetricsTable
     guarantee: list[GuaranteeTable] = []
     published: list[PublishedTable] = []
+    comparison: list[ComparisonTable] = []
+    break_even: list[BreakEvenTable] = []
     run: RunTable = RunTable()
     figure: list[FigureTable] = []
 
@@ -160,10 +227,11 @@ def parse(raw: dict[str, Any]) -> StudyTable:
     """Return the validated table, or raise InputError naming the first thing wrong."""
     zipped = raw.get("zip")
     several = [(f"zip[{i}]", table) for i, table in enumerate(zipped, 1)] if isinstance(zipped, list) else []
+    fields = _fields(raw)
     for section, entries in (("problem", raw.get("problem")), ("grid", raw.get("grid")), *several):
         for key in entries if isinstance(entries, dict) else ():
-            if key not in PROBLEM_FIELDS:
-                raise InputError(f"unknown key '{section}.{key}'; {nearest(str(key), PROBLEM_FIELDS)}")
+            if key not in fields:
+                raise InputError(f"unknown key '{section}.{key}'; {nearest(str(key), fields)}")
     try:
         return StudyTable.model_validate(raw)
     except ValidationError as error:
@@ -171,6 +239,16 @@ def parse(raw: dict[str, Any]) -> StudyTable:
         # A misspelt key is also a missing one; the misspelling is the cause.
         first = next((p for p in problems if p["type"] == "extra_forbidden"), problems[0])
         raise InputError(_sentence(dict(first))) from None
+
+
+def _fields(raw: dict[str, Any]) -> tuple[str, ...]:
+    """What may vary: fields of the problem, or options of the source where there is one."""
+    data = raw.get("data")
+    if not isinstance(data, dict) or not isinstance(data.get("source"), str):
+        return PROBLEM_FIELDS
+    if raw.get("problem"):
+        raise InputError("[problem] and [data] exclude each other: real data are not drawn; remove one of them.")
+    return sources.get(data["source"]).options()
 
 
 #: What each kind of violation allows, with the numbers that pydantic gives for it.

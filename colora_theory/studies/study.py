@@ -9,19 +9,27 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from colora_theory import estimators, guarantees
+from colora_theory import estimators, guarantees, sources
 from colora_theory.errors import InputError, expect, known
 from colora_theory.guarantees import Guarantee
 from colora_theory.model import metrics
 from colora_theory.model.problem import Problem
 from colora_theory.studies import figure_kinds
 from colora_theory.studies.cells import Cell, EstimatorSpec, cells
+from colora_theory.studies.claims import check_claims, check_published, located
 from colora_theory.studies.overrides import check_plain, overridden, parse_overrides, parsed, read_text
-from colora_theory.studies.published import WHAT, points_of, with_points
+from colora_theory.studies.published import with_points
 
 if TYPE_CHECKING:
+    from colora_theory.sources import Source
     from colora_theory.studies.run_options import RunTable
-    from colora_theory.studies.schema import FigureTable, GuaranteeTable, StudyTable
+    from colora_theory.studies.schema import (
+        BreakEvenTable,
+        ComparisonTable,
+        FigureTable,
+        GuaranteeTable,
+        StudyTable,
+    )
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,6 +40,8 @@ class Study:
     ----------
     cells : the grid's points in file order. estimators, metrics, guarantees, figures, run : what the file says
         (guarantees: name, metric, estimator, delta, alpha; figures: kind, x, y, …; run: trials, batch, …).
+    comparisons, break_evens : claims about its methods. alone, posterior : indices of the estimators that
+        held_out_ratio and predicted_error refer to, or None.
     source_text : the file as it was read, before overrides. quick : whether the quick form was asked for.
     """
 
@@ -43,6 +53,8 @@ class Study:
     estimators: tuple[EstimatorSpec, ...]
     metrics: tuple[str, ...]
     guarantees: tuple[GuaranteeTable, ...]
+    comparisons: tuple[ComparisonTable, ...]
+    break_evens: tuple[BreakEvenTable, ...]
     figures: tuple[FigureTable, ...]
     run: RunTable
     learned: str
@@ -61,7 +73,8 @@ class Study:
         expect("path", path, (str, Path), "give the path of a study file")
         text = read_text(Path(path))
         try:
-            raw = with_points(parsed(text), Path(path).parent)
+            folder = Path(path).parent
+            raw = located(with_points(parsed(text), folder), folder)
             return cls.from_dict(raw, overrides, quick=quick, source_text=text)
         except InputError as error:
             raise InputError(f"{path}: {error}") from None
@@ -98,6 +111,23 @@ class Study:
         out: dict[str, Any] = self.table.model_dump(by_alias=True, exclude_none=True)
         return out
 
+    @property
+    def source(self) -> Source | None:
+        """The source of its real data, as the first cell has it; None where truth and data are drawn."""
+        setting = self.cells[0].setting
+        return None if isinstance(setting, Problem) else setting
+
+    @property
+    def alone(self) -> int | None:
+        return self._index(self.table.metrics.alone)
+
+    @property
+    def posterior(self) -> int | None:
+        return self._index(self.table.metrics.posterior)
+
+    def _index(self, label: str | None) -> int | None:
+        return None if label is None else [spec.label for spec in self.estimators].index(label)
+
     def identity(self) -> dict[str, Any]:
         """Return what stored rows depend on, flat: a store is resumed only under the same identity."""
         table = self.resolved()
@@ -108,6 +138,10 @@ class Study:
         flat |= {f"estimator.{e.label}": {"name": e.name, "params": e.params} for e in self.estimators}
         claims = [guarantee_of(g) for g in self.guarantees]
         flat["guarantee (evaluated inside trials)"] = sorted({g.name for g in claims if g.per_trial})
+        if self.source is not None:
+            options = {**table["data"], **dict.fromkeys(self.source.places)}
+            flat |= {f"data.{k}": v for k, v in options.items() if v is not None}
+            flat |= {f"metrics.{k}": table["metrics"].get(k) for k in ("alone", "posterior")}
         plain: dict[str, Any] = json.loads(json.dumps(flat))
         return plain
 
@@ -121,10 +155,7 @@ def _build(table: StudyTable, source_text: str, *, quick: bool, stored: bool = F
     specs = _estimators(table, stored)
     grid = cells(table)
     used = table.metrics.use
-    for index, name in enumerate(used):
-        known(f"metrics.use[{index + 1}]", name, metrics.NAMES)
-        if used.index(name) != index:
-            raise InputError(f"metrics.use lists {name!r} twice; once is enough.")
+    _check_metrics(table)
     table.run.check(used, table.grid, quick=quick)
     study = Study(
         name=table.name,
@@ -135,6 +166,8 @@ def _build(table: StudyTable, source_text: str, *, quick: bool, stored: bool = F
         estimators=specs,
         metrics=tuple(used),
         guarantees=tuple(table.guarantee),
+        comparisons=tuple(table.comparison),
+        break_evens=tuple(table.break_even),
         figures=tuple(table.figure),
         run=table.run,
         learned=table.learned,
@@ -143,7 +176,8 @@ def _build(table: StudyTable, source_text: str, *, quick: bool, stored: bool = F
         quick=quick,
     )
     _check_guarantees(study)
-    _check_published(study)
+    check_published(study)
+    check_claims(study)
     _check_figures(study, stored)
     for spec in specs:
         for cell in grid:
@@ -153,10 +187,11 @@ def _build(table: StudyTable, source_text: str, *, quick: bool, stored: bool = F
 
 def _construct(spec: EstimatorSpec, cell: Cell) -> None:
     try:
-        if not isinstance(spec.params.get("rank", "auto"), str):
+        drawn = isinstance(cell.setting, Problem)
+        if drawn and not isinstance(spec.params.get("rank", "auto"), str):
             cell.problem.replace(rank=spec.params["rank"])  # refuses what no shared model can have
-        if not spec.cls.side_information:
-            spec.build(cell.problem, None)
+        if not drawn or not spec.cls.side_information:
+            spec.build(cell.setting, None)
     except (TypeError, ValueError) as error:
         raise InputError(f"estimator {spec.label!r} ({cell}): {error}") from None
 
@@ -196,11 +231,49 @@ def _estimators(table: StudyTable, stored: bool) -> tuple[EstimatorSpec, ...]:
     return tuple(specs.values())
 
 
+def _metric_names(table: StudyTable) -> tuple[str, ...]:
+    """Metrics that the study may ask for."""
+    if table.data is None:
+        return metrics.NAMES
+    return (*metrics.HELD_OUT, *sources.get(table.data.source).notes, *metrics.OF_THE_RUN)
+
+
+def _check_metrics(table: StudyTable) -> None:
+    """Refuse metrics that are unknown, listed twice, or need what the study does not have."""
+    used, allowed = table.metrics.use, _metric_names(table)
+    for index, name in enumerate(used):
+        where = f"metrics.use[{index + 1}]"
+        if table.data is not None and name in metrics.NAMES and name not in allowed:
+            raise InputError(
+                f"{where}: {name!r} compares with a truth, and the real data of [data] have none; "
+                f"use {', '.join(metrics.HELD_OUT)}."
+            )
+        if table.data is None and name in metrics.HELD_OUT:
+            raise InputError(f"{where}: {name!r} needs rows held out of real data; add a [data] table.")
+        known(where, name, allowed)
+        if used.index(name) != index:
+            raise InputError(f"metrics.use lists {name!r} twice; once is enough.")
+    labels = [entry.label or entry.name for entry in table.estimator]
+    for key, metric in (("alone", "held_out_ratio"), ("posterior", "predicted_error")):
+        label = getattr(table.metrics, key)
+        if metric in used and label is None:
+            raise InputError(f"{metric} needs metrics.{key}, the label of an estimator of this study; set it.")
+        if label is not None:
+            known(f"metrics.{key}", label, labels)
+            if metric not in used:
+                raise InputError(f"metrics.{key} serves {metric} only; add it to metrics.use, or leave {key} out.")
+
+
 def _check_guarantees(study: Study) -> None:
     labels = [spec.label for spec in study.estimators]
     for index, spec in enumerate(study.guarantees):
         where = f"guarantee[{index + 1}]"
         known(f"{where}.name", spec.name, guarantees.names())
+        if study.source is not None:
+            raise InputError(
+                f"{where}: {spec.name!r} speaks about a problem with a truth, and the real data of [data] have "
+                "none; remove it, and state claims about methods as [[comparison]]."
+            )
         if spec.estimator is not None:
             known(f"{where}.estimator", spec.estimator, labels)
         if spec.metric is not None:
@@ -210,26 +283,6 @@ def _check_guarantees(study: Study) -> None:
             raise InputError(f"{where}: {spec.name!r} speaks about {metric!r}; add it to metrics.use.")
 
 
-def _check_published(study: Study) -> None:
-    labels = [spec.label for spec in study.estimators]
-    for index, table in enumerate(study.table.published):
-        where = f"published[{index + 1}]"
-        if not table.points:
-            raise InputError(f"{where} has no points; read the study by Study.from_toml, beside {table.file}.")
-        points = points_of(table)
-        for point in points:
-            known(f"{where}: {table.file}: series", point.series, labels)
-            known(f"{where}: {table.file}: metric", point.metric, study.metrics)
-        if table.family is not None and table.family < len(points):
-            raise InputError(f"{where}.family must be at least the {len(points)} points here, got {table.family}.")
-        for number, entry in enumerate(table.explained):
-            inside = f"{where}.explained[{number + 1}]"
-            known(f"{inside}.series", entry.series, {point.series for point in points})
-            known(f"{inside}.by", entry.by, labels)
-            for name in entry.where:
-                known(f"{inside}.where.{name}", name, [n for n in table.points if n not in WHAT])
-
-
 def _known_or_formula(where: str, name: Any, allowed: Iterable[str]) -> None:
     """A bare word must be known; anything else is a formula, which the kind of figure reads."""
     if not isinstance(name, str) or name.isidentifier() or not name.strip():
@@ -237,7 +290,8 @@ def _known_or_formula(where: str, name: Any, allowed: Iterable[str]) -> None:
 
 
 def _check_figures(study: Study, stored: bool) -> None:
-    fields = {f.name for f in dataclasses.fields(Problem)}
+    setting = type(study.cells[0].setting)
+    fields = {f.name for f in dataclasses.fields(setting)}
     about = {guarantee_of(spec).metric for spec in study.guarantees}
     names = {*fields, *study.metrics, *about, "estimator", "trial", "sweep", "objective", "claim", "observed"}
     labels = [spec.label for spec in study.estimators]
@@ -257,6 +311,10 @@ def _check_figures(study: Study, stored: bool) -> None:
             known(f"{where}.estimators", name, labels)
         for name in figure.overlay:
             known(f"{where}.overlay", name, guarantees.names())
+            if study.source is not None:
+                raise InputError(
+                    f"{where}.overlay: {name!r} needs a truth, and real data have none; leave it out."
+                )
         for name in figure.levels:
             known(f"{where}.levels", name, figure.overlay)
         for line in figure.lines:

@@ -1,4 +1,4 @@
-"""Verdicts: stored results against the guarantees of their study, cell by cell and overall.
+"""Verdicts: stored results against the guarantees and claims of their study, cell by cell and overall.
 
 The statistics are those of `judge` and `scaling`. All tests of a study form one family, whose error rate
 Holm's method controls.
@@ -7,7 +7,7 @@ Holm's method controls.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Final
 
@@ -18,6 +18,7 @@ from colora_theory.guarantees import Guarantee
 from colora_theory.model.problem import Problem
 from colora_theory.studies.run_options import judged
 from colora_theory.verdicts.anytime import AnytimeTest
+from colora_theory.verdicts.comparisons import Comparison, break_evens, compared
 from colora_theory.verdicts.judge import CellTest, FamilyTest, Requirement, Sample, judge_family
 from colora_theory.verdicts.scaling import PooledTest, RateTest
 from colora_theory.verdicts.verdict import ALPHA, STATUSES, Verdict
@@ -42,7 +43,7 @@ def requirement_of(guarantee: Guarantee, problem: Problem, delta: float | None =
     return Requirement(side, form, allowed, guarantee.tolerance, guarantee.trivial(problem), scale)
 
 
-def is_scaling(guarantee: Guarantee) -> bool:
+def is_scaling(guarantee: Guarantee | Comparison) -> bool:
     """Whether the claim is a rate in the problem up to a constant (a rate about single runs has a number)."""
     return guarantee.kind == "rate" and not guarantee.per_trial
 
@@ -59,12 +60,11 @@ def inapplicable(guarantee: Guarantee, problem: Problem) -> str:
 
 @dataclass(eq=False)
 class _Group:
-    """One guarantee, one estimator: its cells and their samples, and why the claim says nothing about a cell."""
+    """One claim, one estimator: its cells and their samples, and why the claim says nothing about a cell."""
 
-    guarantee: Guarantee
+    guarantee: Guarantee | Comparison
     estimator: str
     alpha: float
-    delta: float | None
     anytime: bool = False
     cells: list[tuple[Any, Requirement, Sample, str]] = field(default_factory=list)
 
@@ -101,7 +101,7 @@ _NO_POOL: Final = PooledTest([], ALPHA)
 
 
 def check(results: Results, *, anytime: bool | None = None) -> list[Verdict]:
-    """Return the verdicts of all guarantees of the study: for each estimator overall, then cell by cell.
+    """Return the verdicts of all claims of the study: for each estimator overall, then cell by cell.
 
     anytime : judge cells by evidence that may be looked at after every batch, and because of which a run may stop
         or go on (`verdicts.anytime`). None: where the study's trials decide how many there are (`target_mcse`);
@@ -112,13 +112,18 @@ def check(results: Results, *, anytime: bool | None = None) -> list[Verdict]:
 
     expect("results", results, Results, "open them with ct.Results.open(path)")
     with results.snapshot():
-        groups = list(_groups(results, results.study.run.adaptive if anytime is None else anytime))
-    tests = [group.tests() for group in groups]
+        adaptive = results.study.run.adaptive if anytime is None else anytime
+        groups = [*_groups(results, adaptive), *_comparisons(results)]
+        places = list(break_evens(results, _judged(results))) if results.study.break_evens else []
+    tests: list[Sequence[FamilyTest]] = [group.tests() for group in groups]
+    tests += [[test for _, test in place.tests] for place in places]
     judged = iter(judge_family([test for each in tests for test in each]))
     verdicts: list[Verdict] = []
-    for group, each in zip(groups, tests, strict=True):
+    for group, each in zip(groups, tests, strict=False):
         mine = [next(judged) for _ in each]
         verdicts += _of_rate(group, mine) if group.rate else _of_cells(group, mine)
+    for place in places:
+        verdicts += place.verdicts([next(judged) for _ in place.tests])
     return verdicts
 
 
@@ -127,6 +132,9 @@ def _of_cells(group: _Group, judged: list[Verdict]) -> list[Verdict]:
     *tested, pooled = judged
     by_cell = iter(tested)
     cells = []
+    if not group.cells:
+        none = "no cell of this form of the study has the values that the claim is about"
+        return [_named(Verdict(guarantee="", status="not applicable", reason=none), group)]
     for cell, required, _, why in group.cells:
         verdict = (
             Verdict(guarantee="", status="not applicable", reason=why, side=required.side)
@@ -225,7 +233,7 @@ def _groups(results: Results, anytime: bool) -> Iterable[_Group]:
             meant = not guarantee.estimators or estimator.name in guarantee.estimators
             if spec.estimator is None and (told or not meant):
                 continue
-            group = _Group(guarantee, estimator.label, spec.alpha or ALPHA, spec.delta, anytime)
+            group = _Group(guarantee, estimator.label, spec.alpha or ALPHA, anytime)
             # trials that decided when to stop (run_options.deciding) are not judged by tests for fixed numbers
             halved = study.run.adaptive and guarantee.kind != "certificate" and (group.rate or not anytime)
             mine = frame[(frame.estimator == estimator.label) & (frame.metric == guarantee.metric)]
@@ -240,6 +248,18 @@ def _groups(results: Results, anytime: bool) -> Iterable[_Group]:
                 why = why or told
                 group.cells.append((cell, requirement_of(guarantee, cell.problem, spec.delta), sample, why))
             yield group
+
+
+def _judged(results: Results) -> Any:
+    """Rows that verdicts about methods may use: with adaptive stopping not those that decided when to stop."""
+    frame = results.frame(cell_id=True)
+    return frame[judged(frame.trial)] if results.study.run.adaptive else frame
+
+
+def _comparisons(results: Results) -> Iterable[_Group]:
+    if results.study.comparisons:
+        for claim, who, alpha, cells in compared(results, _judged(results)):
+            yield _Group(claim, who, alpha, cells=list(cells))
 
 
 def _sample(
