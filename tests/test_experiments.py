@@ -16,6 +16,7 @@ import colora_theory as ct
 from colora_theory.cli import main
 from colora_theory.figures import draw as plots
 from colora_theory.reports import gallery
+from colora_theory.studies.published import points_of
 
 ROOT = Path(__file__).parent.parent
 EXPERIMENTS, FIGURES = ROOT / "experiments", ROOT / "figures"
@@ -99,6 +100,40 @@ def test_every_violated_verdict_is_explained() -> None:
         told = json.loads((FIGURES / f"{plots.stems(study)[0]}.json").read_text(encoding="utf-8"))["outcome"]
         if any(v["status"] == "violated" for v in told["verdicts"]):
             assert study.learned, study.name
+
+
+def test_every_published_point_is_judged_and_every_difference_explained() -> None:
+    """At least 250 points of stored numbers, none left out, none that differs without a run that shows why."""
+    total = 0
+    for file in FILES:
+        study = ct.Study.from_toml(file)
+        told = json.loads((FIGURES / f"{plots.stems(study)[0]}.json").read_text(encoding="utf-8"))["outcome"]
+        for table, entry in zip(study.table.published, told.get("published", []), strict=True):
+            points = points_of(table)
+            assert entry["points"] == len(points), study.name
+            assert entry["unexplained"] == 0, study.name
+            counts = [row for row in entry["series"] if row.get("not run") or row.get("inconclusive")]
+            assert not counts, f"{study.name}: {counts}"
+            assert (entry["level"], entry["family"]) == (table.level, table.family), study.name
+            total += len(points)
+    assert total >= 250
+    papers = [folder for folder in (EXPERIMENTS / "published").iterdir() if folder.is_dir()]
+    figures = [
+        name for file in FILES if "published" in file.parts for name in plots.stems(ct.Study.from_toml(file))
+    ]
+    assert len(papers) >= 8
+    assert len(figures) >= 20
+
+
+def test_points_of_a_paper_are_counted_in_all_its_studies() -> None:
+    papers: dict[str, list[int]] = {}
+    for file in FILES:
+        for table in ct.Study.from_toml(file).table.published:
+            papers.setdefault(table.paper, []).append(len(points_of(table)))
+            papers.setdefault(f"family of {table.paper}", []).append(table.family or 0)
+    for paper, counts in papers.items():
+        if not paper.startswith("family of "):
+            assert set(papers[f"family of {paper}"]) == {sum(counts)}, paper
 
 
 def test_one_command_runs_draws_and_writes_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
