@@ -289,7 +289,7 @@ def test_long_ticks_are_powers_of_ten() -> None:
 def test_lines_at_one_value_stay_visible() -> None:
     """Categories: beside each other, each claim a short line across; numbers: markers that are outlines."""
     rows = [
-        {"law": law, "line": line, "mean": 1.0, "low": 0.9, "high": 1.1}
+        {"law": law, "line": line, "estimator": line, "mean": 1.0, "low": 0.9, "high": 1.1}
         for line in ("one", "other")
         for law in ("gaussian", "student_t")
     ]
@@ -306,9 +306,12 @@ def test_lines_at_one_value_stay_visible() -> None:
         slopes=(),
         x_limits=None,
         y_limits=None,
+        labels="legend",
+        break_even=None,
     )
     axes = plt.figure().subplots()
-    Curve(None, figure).draw(axes, {"points": pd.DataFrame(rows), "overlay:cramer_rao": claims})
+    study = SimpleNamespace(guarantees=(), estimators=())
+    Curve(study, figure).draw(axes, {"points": pd.DataFrame(rows), "overlay:cramer_rao": claims})
     first, second = (bars.lines[0] for bars in axes.containers)
     assert not set(first.get_xdata()) & set(second.get_xdata())
     assert first.get_markerfacecolor() == "none"

@@ -9,6 +9,7 @@ import pytest
 
 import colora_theory as ct
 from colora_theory.figures import draw as plots
+from colora_theory.figures.annotations import crossing
 from colora_theory.figures.style import safe
 from colora_theory.studies import figure_kinds
 
@@ -214,3 +215,32 @@ def test_a_kind_of_its_own_needs_one_class(results, tmp_path, monkeypatch) -> No
     plt.close(picture)
     with pytest.raises(ct.InputError, match="x_limits has no meaning for a strip"):
         study({"kind": "strip", "y": "success", "x_limits": [1.0, 2.0]})
+
+
+def test_a_bound_has_the_colour_of_the_line_it_speaks_about(results) -> None:
+    figure = {"kind": "curve", "x": "num_samples", "y": "mean_user_error", "col": "rank"}
+    drawn = ct.draw(results, **figure, overlay=["local_least_squares_risk"], labels="lines")
+    for axes in (axes for axes in drawn.axes if axes.lines):
+        names = {text.get_text(): text.get_color() for text in axes.texts}
+        assert set(names) == {"altmin", "spectral", "full finetuning"}
+        by_label = {line.get_label(): line.get_color() for line in axes.lines}
+        bound = next(color for label, color in by_label.items() if label.startswith("exact risk"))
+        assert bound == names["full finetuning"]
+        heights = sorted(text.get_window_extent().y0 for text in axes.texts)
+        assert np.diff(heights).min() > 5  # pixels: no name touches another
+    plt.close(drawn)
+
+
+def test_break_even_is_where_the_lines_cross(results) -> None:
+    """Two lines that are straight in log y: 10^(x − 2) and 10^(3 − x) cross at 2.5."""
+    x = [0.0, 1.0, 2.0, 3.0, 4.0]
+    rising, falling = [10 ** (v - 2.0) for v in x], [10 ** (-v + 3.0) for v in x]
+    assert crossing(x, rising, falling) == pytest.approx(2.5)
+    assert crossing(x, falling, rising) is None  # it gets below, not above
+    assert crossing(x, rising, [1e9] * 5) is None
+    figure = {"kind": "curve", "x": "num_samples", "y": "mean_user_error", "lines": [{"rank": 1}]}
+    drawn = ct.draw(results, **figure, break_even=["full_finetuning", "spectral"])
+    assert sum("break-even at" in text.get_text() for axes in drawn.axes for text in axes.texts) <= 1
+    plt.close(drawn)
+    with pytest.raises(ct.InputError, match="break_even: unknown name 'nobody'"):
+        study({**figure, "break_even": ["altmin", "nobody"]})

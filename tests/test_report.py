@@ -8,12 +8,14 @@ import tomllib
 import xml.etree.ElementTree as ET
 from pathlib import Path
 
+import numpy as np
 import pytest
 import tomli_w
 from browser import Browser
 
 import colora_theory as ct
 from colora_theory.reports import html as report
+from colora_theory.reports.strip import strip
 from colora_theory.verdicts.judge import Verdict
 
 STUDY = """
@@ -116,7 +118,8 @@ def test_the_page_is_whole_and_needs_nothing_else(page: Path) -> None:
     assert outline.levels[0] == 1
     assert outline.levels.count(1) == 1
     assert all(after <= before + 1 for before, after in zip(outline.levels, outline.levels[1:], strict=False))
-    assert not {"script", "iframe", "img"} & outline.tags
+    assert not {"iframe", "img"} & outline.tags
+    assert text.count("<script") == text.count("<script>") == 1  # one of its own, which the page works without
     assert not re.findall(r'(?:src|href)="(?!#|data:,)', text)
     assert "@import" not in text
     targets = re.findall(r'href="#([^"]+)"', text)
@@ -134,13 +137,15 @@ def test_it_says_what_a_reader_asks(page: Path, run: ct.Results) -> None:
     assert str(run.manifest["numpy"]) in text
     failed = run.counts()[1]
     assert (f"{failed} fits failed" in text) if failed else ("No fit failed" in text)
-    assert len(re.findall(r'<svg [^>]*role="img" aria-label="[^"]{40,}"', text)) == 8
+    assert len(re.findall(r'<svg [^>]*role="img" aria-label="[^"]{40,}"', text)) == 8 + text.count('class="strip"')
+    told = {(v.guarantee, v.estimator) for v in ct.check(run) if v.cell and np.isfinite(v.tightness)}
+    assert text.count('class="strip"') == len(told) * text.count("<section") > 0
 
 
 def test_the_verdict_stands_beside_the_guarantee() -> None:
     """A narrow page shows the first two columns: the guarantee, whose long name may break, and its verdict."""
     verdict = Verdict(guarantee="aligned_fresh_sample_evolution", status="holds", kind="prediction", estimator="e")
-    row = report._verdicts([verdict]).partition("<tbody>")[2].partition("</tbody>")[0]
+    row = report._verdicts([verdict], {}).partition("<tbody>")[2].partition("</tbody>")[0]
     assert "aligned_<wbr>fresh_<wbr>sample_<wbr>evolution" in row
     assert row.index("evolution") < row.index("holds") < row.index(">e<")
     assert row.count("prediction") == 1  # its kind and its standing are one word
@@ -217,3 +222,43 @@ def test_the_page_prints(page: Path, tmp_path: Path) -> None:
     with Browser(tmp_path) as browser:
         browser.open(page, 1000)
         assert browser.pdf_pages() >= 3
+
+
+def test_marks_of_tightness_stand_where_their_logarithms_are() -> None:
+    cells = [
+        Verdict(guarantee="g", status=s, tightness=t, cell="c") for s, t in (("holds", 10.0), ("violated", 0.1))
+    ]
+    picture = strip([*cells, Verdict(guarantee="g", status="vacuous", cell="c")])
+    places = [float(x) for x in re.findall(r'd="M([\d.]+) 5v12"', picture)]
+    one = float(re.findall(r'd="M([\d.]+) 2v16"', picture)[0])
+    assert places == [145.0, 5.0]
+    assert one == 75.0
+    assert "2 cells, from 0.1 to 10" in picture
+    assert picture.count("#17643a") == picture.count("#a3130f") == 1
+    assert strip([Verdict(guarantee="g", status="holds", cell="c")]) == ""
+
+
+@pytest.mark.browser
+def test_tables_sort_and_filter(page: Path, tmp_path: Path) -> None:
+    with Browser(tmp_path) as browser:
+        browser.open(page, 1200)
+        rows = "[...document.querySelector('table[data-sortable]').tBodies[0].rows]"
+
+        def column(number: int, which: str = "true") -> list[str]:
+            found = browser.ask(f"{rows}.filter(r => {which}).map(r => r.cells[{number}].textContent)")
+            return [str(text) for text in found]
+
+        head = browser.ask("[...document.querySelectorAll('table[data-sortable] th')].map(h => h.textContent)")
+        at = head.index("trials")
+        before = [int(text) for text in column(at)]
+        press = f"document.querySelectorAll('table[data-sortable] th')[{at}].querySelector('button').click()"
+        browser.ask(press)
+        assert [int(text) for text in column(at)] == sorted(before)
+        browser.ask(press)
+        assert [int(text) for text in column(at)] == sorted(before, reverse=True)
+        first = column(0)[0]
+        field = "document.querySelector('input[type=search]')"
+        browser.ask(f"{field}.value = {first!r}, {field}.dispatchEvent(new Event('input'))")
+        names = column(0, "!r.hidden")
+        assert names
+        assert set(names) == {first}

@@ -6,7 +6,9 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
+from colora_theory import guarantees
 from colora_theory.errors import known
+from colora_theory.figures.annotations import crossing, guide_lines, label_lines, mark_crossing
 from colora_theory.figures.measures import check_formulas, measured, metric_of, named, with_axes
 from colora_theory.figures.panel import (
     GREYS,
@@ -14,7 +16,6 @@ from colora_theory.figures.panel import (
     dash,
     empty,
     groups,
-    guide_lines,
     hue_colour,
     looks,
     scales,
@@ -37,7 +38,15 @@ class Curve(FigureKind):
 
     name: ClassVar[str] = "curve"
     needs: ClassVar[tuple[str, ...]] = ("x", "y")
-    takes: ClassVar[tuple[str, ...]] = ("hue", "baseline", "slopes", "x_limits", "y_limits")
+    takes: ClassVar[tuple[str, ...]] = (
+        "hue",
+        "baseline",
+        "slopes",
+        "x_limits",
+        "y_limits",
+        "labels",
+        "break_even",
+    )
 
     def axis_names(self) -> tuple[str, str]:
         return self.figure.x or "", self.figure.y or ""
@@ -47,6 +56,8 @@ class Curve(FigureKind):
         check_formulas(self.study, self.figure)
         if self.figure.baseline is not None:
             known("baseline", self.figure.baseline, [spec.label for spec in self.study.estimators])
+        for name in self.figure.break_even or ():
+            known("break_even", name, [spec.label for spec in self.study.estimators])
 
     def tables(self, results: Results) -> dict[str, pd.DataFrame]:
         figure, text = self.figure, self.figure.y or ""
@@ -67,6 +78,7 @@ class Curve(FigureKind):
             return
         numeric = np.issubdtype(np.asarray(table[x].tolist()).dtype, np.number)
         lines, look = groups(table), self.looks or looks(table)
+        direct = figure.labels == "lines" and numeric
         places = {value: place for place, value in enumerate(dict.fromkeys(table[x]))}
         for index, (text, rows) in enumerate(lines):
             rows = rows.sort_values(x) if numeric else rows
@@ -79,36 +91,10 @@ class Curve(FigureKind):
                 color=look[text][0],
                 markerfacecolor="none",  # two lines at one value: both are seen
                 capsize=2,
-                label=text,
+                label="_" if direct else text,
                 zorder=3,
             )
-        number = 0
-        for name in figure.overlay:
-            claimed = tables.get(f"overlay:{name}")
-            if claimed is None or not len(claimed):
-                continue
-            several = groups(claimed)
-            together = len(several) > 1 and bool(figure.lines)  # lines named by the study: one entry a claim
-            for index, (text, rows) in enumerate(several):
-                rows = rows.sort_values(x) if numeric else rows
-                text = (
-                    "_" if together and index else claim(rows, name, f", {text}" if text and not together else "")
-                )
-                grey, width = GREYS[number % len(GREYS)], (1.2, 2.4)[number // len(GREYS) % 2]
-                style: Any = dict(
-                    linestyle=dash(rows),
-                    color=hue_colour(rows, table, grey),
-                    linewidth=width,
-                    label=text,
-                    zorder=2,
-                )
-                if numeric:
-                    axes.plot(rows[x], rows["value"], **style)
-                else:
-                    at = rows[x].map(places)
-                    axes.hlines(rows["value"], at - 0.3, at + 0.3, **style)
-                number += not together
-            number += together
+        self._claims(axes, tables, table, look, places if not numeric else None)
         scales(axes, figure, table[x], numeric)
         if numeric:
             guide_lines(axes, figure.slopes, table[x], table["mean"])
@@ -116,6 +102,80 @@ class Curve(FigureKind):
             axes.set_xlim(*figure.x_limits)
         if figure.y_limits is not None:
             axes.set_ylim(*figure.y_limits)
+        if figure.break_even and numeric:
+            self._break_even(axes, dict(lines), x)
+
+    def _claims(
+        self,
+        axes: Axes,
+        tables: dict[str, pd.DataFrame],
+        points: pd.DataFrame,
+        look: dict[str, tuple[str, str]],
+        places: dict[Any, int] | None,
+    ) -> None:
+        """Draw the overlaid claims as lines (short ones at the `places` of categories).
+
+        The first claim about one line alone has its colour; the others take greys in turn, then thicker ones.
+        """
+        figure, x = self.figure, self.figure.x or ""
+        number, taken = 0, set[str]()
+        for name in figure.overlay:
+            claimed = tables.get(f"overlay:{name}")
+            if claimed is None or not len(claimed):
+                continue
+            several = groups(claimed)
+            together = len(several) > 1 and bool(figure.lines)  # lines named by the study: one entry a claim
+            own = None if figure.hue or len(several) > 1 else self._colour_of(name, points, look)
+            own = None if own in taken else own
+            for index, (text, rows) in enumerate(several):
+                rows = rows.sort_values(x) if places is None else rows
+                text = (
+                    "_" if together and index else claim(rows, name, f", {text}" if text and not together else "")
+                )
+                grey, width = GREYS[number % len(GREYS)], (1.2, 2.4)[number // len(GREYS) % 2]
+                style: Any = dict(
+                    linestyle=dash(rows),
+                    color=own or hue_colour(rows, points, grey),
+                    linewidth=1.2 if own else width,
+                    label=text,
+                    zorder=2,
+                )
+                if places is None:
+                    axes.plot(rows[x], rows["value"], **style)
+                else:
+                    at = rows[x].map(places)
+                    axes.hlines(rows["value"], at - 0.3, at + 0.3, **style)
+                number += not together and own is None
+            number += together
+            taken |= {own} if own else set()
+
+    def annotate(self, axes: Axes, tables: dict[str, pd.DataFrame]) -> None:
+        x, table = self.figure.x or "", tables["points"].dropna(subset=["mean"])
+        if self.figure.labels == "lines" and len(table) and np.issubdtype(np.asarray(table[x]).dtype, np.number):
+            last = [(text, rows.sort_values(x).iloc[-1]) for text, rows in groups(table)]
+            label_lines(axes, [(row[x], row["mean"], text, self.looks[text][0]) for text, row in last])
+
+    def _colour_of(self, claimed: str, table: pd.DataFrame, look: dict[str, tuple[str, str]]) -> str | None:
+        """The colour of the one line that a claim speaks about; None where it speaks about several, or none."""
+        told = {spec.estimator for spec in self.study.guarantees if spec.name == claimed and spec.estimator}
+        about = guarantees.get(claimed).estimators
+        mine = told or {spec.label for spec in self.study.estimators if spec.name in about}
+        texts = set(table.loc[table["estimator"].isin(mine), "line"].astype(str))
+        return look[texts.pop()][0] if len(texts) == 1 else None
+
+    def _break_even(self, axes: Axes, lines: dict[str, pd.DataFrame], x: str) -> None:
+        """Mark where the first of two named lines gets above the second."""
+        first, second = (
+            next((rows for rows in lines.values() if set(rows["estimator"]) == {name}), None)
+            for name in self.figure.break_even or ()
+        )
+        if first is None or second is None:
+            return
+        both = first.merge(second, on=x, suffixes=("", "_of_second")).sort_values(x)
+        at = crossing(both[x], both["mean"], both["mean_of_second"])
+        if at is not None:
+            height = float(np.exp(np.interp(at, both[x], np.log(both["mean_of_second"]))))
+            mark_crossing(axes, at, height, "break-even at")
 
     def said(self, tables: dict[str, pd.DataFrame]) -> list[str]:
         out, x = [], self.figure.x or ""

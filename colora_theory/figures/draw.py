@@ -62,6 +62,7 @@ def draw_one(study: Study, figure: Any, tables: dict[str, pd.DataFrame], style: 
         inches = 0.8 * width / columns
         single = rows == columns == 1
         names = kind.axis_names()
+        drawn = []
         wide = (0.66 if not page_wide and figure.width == "column" else 0.42) * width
         height = wide if single else rows * min(wide, 0.8 * width / columns)
         if lines := kind.panel_height(tables):
@@ -74,6 +75,7 @@ def draw_one(study: Study, figure: Any, tables: dict[str, pd.DataFrame], style: 
                     continue
                 title, part = row[j]
                 kind.draw(panel, part)
+                drawn.append((panel, part))
                 if title:
                     panel.set_title(wrapped(title, inches, size), fontsize=size)
                 last = i == rows - 1 or kind.cell_panels
@@ -84,8 +86,14 @@ def draw_one(study: Study, figure: Any, tables: dict[str, pd.DataFrame], style: 
                     panel.set_ylabel(wrapped(figure.y_label or label_of(names[1]), 0.7 * height / rows, size))
         title = wrapped(figure.title or study.title or study.name, width, size * 1.12)
         picture.suptitle(title, fontsize=mpl.rcParams["axes.titlesize"])
-        caption(picture, wrapped(settings(study, figure, tables), kind.caption_share * width, 0.8 * size), single)
+        caption(
+            picture,
+            wrapped(settings(study, figure, tables), (0.85 if single else 1.0) * width, 0.8 * size),
+            single,
+        )
         finish(picture, width, height)
+        for panel, part in drawn:
+            kind.annotate(panel, part)
     return picture
 
 

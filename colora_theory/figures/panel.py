@@ -104,29 +104,6 @@ def scales(axes: Axes, figure: Any, x: Any, numeric: bool) -> None:
         quiet_log(axes.yaxis)
 
 
-def guide_lines(axes: Axes, slopes: Any, x: Any, y: Any) -> None:
-    """Lines of given log-log slopes below the points, each labelled at its end."""
-    x, y = np.asarray(x, float), np.asarray(y, float)
-    seen = (x > 0) & (y > 0)
-    if not seen.any():
-        return
-    low, high = float(x[seen].min()), float(x[seen].max())
-    for slope in slopes:
-        height = float(np.min(y[seen] / x[seen] ** slope)) * 0.6
-        ends = [height * low**slope, height * high**slope]
-        axes.plot([low, high], ends, color="#999999", linewidth=0.8, zorder=1)
-        text = f"slope {slope:g}"
-        axes.annotate(text, (high, ends[1]), fontsize="small", color="#666666", ha="right", va="top")
-        axes.annotate(
-            f"slope {slope:g}",
-            (high, height * high**slope),
-            fontsize="small",
-            color="#666666",
-            ha="right",
-            va="top",
-        )
-
-
 def has_positive(axes: Axes) -> bool:
     """Whether anything drawn has a positive height, which a logarithmic axis needs."""
     return any(np.nanmax(np.asarray(line.get_ydata(), float), initial=0.0) > 0 for line in axes.lines)

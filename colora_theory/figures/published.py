@@ -34,7 +34,6 @@ class Published(Curve):
     takes: ClassVar[tuple[str, ...]] = ("hue", "slopes", "x_limits", "y_limits")
     shows: ClassVar[str] = "Means with 95\u00a0% Monte Carlo intervals; filled markers are the published numbers."
     more_tables: ClassVar[tuple[str, ...]] = ("published",)
-    caption_share: ClassVar[float] = 0.9
 
     def check(self) -> None:
         super().check()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from importlib.resources import files
 from pathlib import Path
@@ -18,7 +18,9 @@ from colora_theory.errors import InputError
 from colora_theory.figures import draw as plots
 from colora_theory.figures.draw import tables_of
 from colora_theory.figures.style import label_of, name_of, plain
+from colora_theory.figures.tables import shown
 from colora_theory.reports.published import as_rows
+from colora_theory.reports.strip import strip
 from colora_theory.results.text import write_text
 from colora_theory.studies.figure_kinds import kind_of
 from colora_theory.verdicts.check import check
@@ -82,9 +84,10 @@ def _section(results: Results, anchor: str, style: str) -> str:
         f"{len(study.estimators)} estimators, {rows} fits, {failed} failed.{quick}</p>",
         *_claims(results),
     ]
+    fields = {cell.id: cell.varied for cell in study.cells}
     if study.learned:
         parts += ["<h3>What was learned</h3>", f"<p>{escape(study.learned.strip())}</p>"]
-    parts += ["<h3>Verdicts</h3>", _verdicts(verdicts), *_published(results)]
+    parts += ["<h3>Verdicts</h3>", _verdicts(verdicts, fields), *_published(results)]
     parts += ["<h3>Figures</h3>", *_figures(results, anchor, style)]
     parts += ["<h3>Failures</h3>", _failures(results, failed), "<h3>How to reproduce</h3>", _again(results)]
     parts += [
@@ -125,8 +128,18 @@ def number(value: float | None) -> str:
     return "–" if value is None or not math.isfinite(value) else f"{value:.4g}"
 
 
-def table(head: Sequence[str], rows: Iterable[Sequence[str]], caption: str, classes: Sequence[str] = ()) -> str:
-    """A table in a region that scrolls on narrow screens; the cells are HTML already."""
+def table(
+    head: Sequence[str],
+    rows: Iterable[Sequence[str]],
+    caption: str,
+    classes: Sequence[str] = (),
+    *,
+    sortable: bool = False,
+) -> str:
+    """A table in a region that scrolls on narrow screens; the cells are HTML already.
+
+    sortable : whether the page's script may sort it by a column and show only rows that contain a text.
+    """
     kinds = [*classes, *[""] * len(head)][: len(head)]
     top = "".join(f'<th scope="col">{escape(text)}</th>' for text in head)
     body = "".join(
@@ -138,9 +151,10 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]], caption: str, clas
         + "</tr>\n"
         for row in rows
     )
+    kind = " data-sortable" if sortable else ""
     return (
         f'<div class="scroll" role="region" tabindex="0" aria-label="{escape(caption)}">'
-        f"<table><thead><tr>{top}</tr></thead><tbody>\n{body}</tbody></table></div>"
+        f"<table{kind}><thead><tr>{top}</tr></thead><tbody>\n{body}</tbody></table></div>"
     )
 
 
@@ -170,7 +184,8 @@ def _name(guarantee: str) -> str:
     return escape(guarantee).replace("_", "_<wbr>")
 
 
-def _verdicts(verdicts: Sequence[Verdict]) -> str:
+def _verdicts(verdicts: Sequence[Verdict], fields: Mapping[str, Mapping[str, Any]]) -> str:
+    """All verdicts as tables; `fields` are the varied fields of every cell."""
     if not verdicts:
         return "<p>The study states no guarantee.</p>"
     overall = [v for v in verdicts if not v.cell]
@@ -179,19 +194,31 @@ def _verdicts(verdicts: Sequence[Verdict]) -> str:
     for v in overall:
         kind = ", ".join(dict.fromkeys((v.kind, v.standing)))
         name = f"<strong>{_name(v.guarantee)}</strong><br>{escape(kind)}"
-        rows.append([name, _badge(v.status), escape(v.estimator), *_row(v)])
-    out = table(("guarantee", "verdict", "estimator", *_HEAD), rows, "Verdicts", ("", "", "", *_KINDS))
+        mine = [each for each in cells if (each.guarantee, each.estimator) == (v.guarantee, v.estimator)]
+        *numbers, evidence = _row(v)
+        rows.append([name, _badge(v.status), escape(v.estimator), *numbers, strip(mine), evidence])
+    *known, last = _HEAD
+    head = ("guarantee", "verdict", "estimator", *known, "tightness over the cells", last)
+    out = table(head, rows, "Verdicts", ("", "", "", *_KINDS[:-1], "", _KINDS[-1]))
     out += (
         '<p class="soft">Tightness is claim over observation for upper bounds and predictions, observation over '
         "claim for lower bounds: 1 is tight. Intervals bound the mean, the rate of violations, or the slope.</p>"
     )
     if cells:
+        varied = list(dict.fromkeys(name for where in fields.values() for name in where))
         detail = [
-            [_name(v.guarantee), _badge(v.status), escape(v.estimator), escape(v.where), *_row(v)]
+            [
+                _name(v.guarantee),
+                _badge(v.status),
+                escape(v.estimator),
+                *(escape(shown(fields.get(v.cell, {}).get(name))) for name in varied),
+                *_row(v),
+            ]
             for v in cells[:MOST_ROWS]
         ]
-        head = ("guarantee", "verdict", "estimator", "cell", *_HEAD)
-        inner = table(head, detail, "Verdicts cell by cell", ("", "", "", "", *_KINDS))
+        head = ("guarantee", "verdict", "estimator", *(plain(label_of(name)) for name in varied), *_HEAD)
+        kinds = ("", "", "", *["number"] * len(varied), *_KINDS)
+        inner = table(head, detail, "Verdicts cell by cell", kinds, sortable=True)
         more = f"<p>{len(cells) - MOST_ROWS} more are left out.</p>" if len(cells) > MOST_ROWS else ""
         out += f"<details><summary>Cell by cell ({len(cells)})</summary>{inner}{more}</details>"
     return out

@@ -26,7 +26,6 @@ class FigureKind(ABC):
     formulas over fields) and the key that holds what is measured. measured_along : the axis along which that runs.
     lines_name_fields : whether a line's name says in which fields it differs. cell_panels : whether every cell has
     a panel of its own unless row or col say otherwise. more_tables : tables besides "points" and those of claims.
-    caption_share : width of a line of small print, in widths of the figure.
     """
 
     name: ClassVar[str]
@@ -42,7 +41,6 @@ class FigureKind(ABC):
     lines_name_fields: ClassVar[bool] = True
     cell_panels: ClassVar[bool] = False
     more_tables: ClassVar[tuple[str, ...]] = ()
-    caption_share: ClassVar[float] = 1.12
     #: Keys that every kind reads.
     COMMON: ClassVar[tuple[str, ...]] = (
         *("kind", "estimators", "lines", "overlay", "row", "col", "width", "file", "title", "x_label", "y_label"),
@@ -77,6 +75,10 @@ class FigureKind(ABC):
     @abstractmethod
     def draw(self, axes: Any, tables: dict[str, pd.DataFrame]) -> None:
         """Draw the tables (of one panel) into Matplotlib axes; computes nothing."""
+
+    def annotate(self, axes: Any, tables: dict[str, pd.DataFrame]) -> None:
+        """Write into axes whose size and limits are final what must not touch; nothing by default."""
+        return
 
     @abstractmethod
     def axis_names(self) -> tuple[str, str]:

@@ -180,6 +180,9 @@ class FigureTable(_Table):
     y_label: Text | None = None
     baseline: str | None = None  # an estimator: y is shown as its ratio to that method in the same cell
     slopes: list[float] = []  # guide lines of these log-log slopes
+    labels: Literal["legend", "lines"] = "legend"  # name the lines in a legend, or at their ends
+    # two estimators: where the first one's line gets above the second's
+    break_even: Annotated[list[str], Field(min_length=2, max_length=2)] | None = None
     x_limits: Annotated[list[float], Field(min_length=2, max_length=2)] | None = None
     y_limits: Annotated[list[float], Field(min_length=2, max_length=2)] | None = None
     log_x: bool | None = None

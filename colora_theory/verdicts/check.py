@@ -65,8 +65,8 @@ class _Group:
     guarantee: Guarantee | Comparison
     estimator: str
     alpha: float
-    anytime: bool = False
     cells: list[tuple[Any, Requirement, Sample, str]] = field(default_factory=list)
+    anytime: bool = False
 
     @property
     def tested(self) -> list[tuple[Any, Requirement, Sample]]:
@@ -112,8 +112,8 @@ def check(results: Results, *, anytime: bool | None = None) -> list[Verdict]:
 
     expect("results", results, Results, "open them with ct.Results.open(path)")
     with results.snapshot():
-        adaptive = results.study.run.adaptive if anytime is None else anytime
-        groups = [*_groups(results, adaptive), *_comparisons(results)]
+        at_any_time = results.study.run.adaptive if anytime is None else anytime
+        groups = [*_groups(results, at_any_time), *_comparisons(results)]
         places = list(break_evens(results, _judged(results))) if results.study.break_evens else []
     tests: list[Sequence[FamilyTest]] = [group.tests() for group in groups]
     tests += [[test for _, test in place.tests] for place in places]
@@ -233,7 +233,7 @@ def _groups(results: Results, anytime: bool) -> Iterable[_Group]:
             meant = not guarantee.estimators or estimator.name in guarantee.estimators
             if spec.estimator is None and (told or not meant):
                 continue
-            group = _Group(guarantee, estimator.label, spec.alpha or ALPHA, anytime)
+            group = _Group(guarantee, estimator.label, spec.alpha or ALPHA, anytime=anytime)
             # trials that decided when to stop (run_options.deciding) are not judged by tests for fixed numbers
             halved = study.run.adaptive and guarantee.kind != "certificate" and (group.rate or not anytime)
             mine = frame[(frame.estimator == estimator.label) & (frame.metric == guarantee.metric)]
