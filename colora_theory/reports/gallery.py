@@ -26,8 +26,12 @@ MARK = "<!-- {}: written by colora-theory reproduce-all -->", "<!-- end of {} --
 
 
 def studies(folder: Path) -> list[Path]:
-    """The study files of a folder and its subfolders, in alphabetical order; InputError when there are none."""
-    found = sorted(folder.rglob("*.toml"), key=lambda file: file.stem)
+    """The study files of a folder and its subfolders, in alphabetical order; InputError when there are none.
+
+    Copies of studies beside their results are none.
+    """
+    files = [file for file in folder.rglob("*.toml") if not (file.parent / "results.sqlite").exists()]
+    found = sorted(files, key=lambda file: file.stem)
     if not found:
         raise InputError(f"{folder} holds no study file (*.toml); say where they are.")
     return found
