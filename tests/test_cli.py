@@ -160,10 +160,10 @@ def test_a_violated_verdict_exits_1(study, monkeypatch):
     call("run", study, "--quiet", "--no-plot", "--quick", "--backend", "inline")
     from colora_theory.verdicts import check as verdicts
 
-    monkeypatch.setattr(verdicts, "check", lambda results: [SimpleNamespace(status="violated")])
+    monkeypatch.setattr(verdicts, "check", lambda results, **how: [SimpleNamespace(status="violated")])
     result = CliRunner().invoke(main, ["check", "runs/tiny-quick"])
     assert result.exit_code == 1
-    monkeypatch.setattr(verdicts, "check", lambda results: [])
+    monkeypatch.setattr(verdicts, "check", lambda results, **how: [])
     assert "states no guarantee" in call("check", "runs/tiny-quick")
 
 

@@ -16,6 +16,7 @@ import colora_theory as ct
 from colora_theory.cli import main
 from colora_theory.figures import draw as plots
 from colora_theory.reports import gallery
+from colora_theory.studies.published import points_of
 
 ROOT = Path(__file__).parent.parent
 EXPERIMENTS, FIGURES = ROOT / "experiments", ROOT / "figures"
@@ -28,7 +29,7 @@ def test_a_study_says_what_it_claims_and_is_held_against_theorems(file: Path) ->
     assert study.name == file.stem
     assert len(study.claim) > 80
     assert study.title
-    assert study.guarantees if study.source is None else study.comparisons
+    assert study.guarantees or study.comparisons or study.table.published
     assert study.figures
     quick = ct.Study.from_toml(file, quick=True)
     assert len(quick.cells) * quick.run.trials * len(quick.estimators) <= 250
@@ -47,7 +48,7 @@ def test_its_figures_are_those_of_its_full_form(file: Path) -> None:
             if not study.run.target_mcse:
                 rows = len(study.cells) * len(study.estimators) * study.run.trials
                 assert manifest["outcome"]["rows"] == rows, f"{stem} was drawn from another form of the study"
-            assert manifest["outcome"]["verdicts"]
+            assert manifest["outcome"]["verdicts"] or manifest["outcome"]["published"]
         tables = plots.stored(FIGURES / f"{stem}.csv", study, figure)
         again = plots.svg(study, figure, tables)
         kept = (FIGURES / f"{stem}.svg").read_text(encoding="utf-8")
@@ -98,6 +99,40 @@ def test_every_violated_verdict_is_explained() -> None:
         told = json.loads((FIGURES / f"{plots.stems(study)[0]}.json").read_text(encoding="utf-8"))["outcome"]
         if any(v["status"] == "violated" for v in told["verdicts"]):
             assert study.learned, study.name
+
+
+def test_every_published_point_is_judged_and_every_difference_explained() -> None:
+    """At least 250 points of stored numbers, none left out, none that differs without a run that shows why."""
+    total = 0
+    for file in FILES:
+        study = ct.Study.from_toml(file)
+        told = json.loads((FIGURES / f"{plots.stems(study)[0]}.json").read_text(encoding="utf-8"))["outcome"]
+        for table, entry in zip(study.table.published, told.get("published", []), strict=True):
+            points = points_of(table)
+            assert entry["points"] == len(points), study.name
+            assert entry["unexplained"] == 0, study.name
+            counts = [row for row in entry["series"] if row.get("not run") or row.get("inconclusive")]
+            assert not counts, f"{study.name}: {counts}"
+            assert (entry["level"], entry["family"]) == (table.level, table.family), study.name
+            total += len(points)
+    assert total >= 250
+    papers = [folder for folder in (EXPERIMENTS / "published").iterdir() if folder.is_dir()]
+    figures = [
+        name for file in FILES if "published" in file.parts for name in plots.stems(ct.Study.from_toml(file))
+    ]
+    assert len(papers) >= 8
+    assert len(figures) >= 20
+
+
+def test_points_of_a_paper_are_counted_in_all_its_studies() -> None:
+    papers: dict[str, list[int]] = {}
+    for file in FILES:
+        for table in ct.Study.from_toml(file).table.published:
+            papers.setdefault(table.paper, []).append(len(points_of(table)))
+            papers.setdefault(f"family of {table.paper}", []).append(table.family or 0)
+    for paper, counts in papers.items():
+        if not paper.startswith("family of "):
+            assert set(papers[f"family of {paper}"]) == {sum(counts)}, paper
 
 
 def test_one_command_runs_draws_and_writes_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -21,17 +21,26 @@ from colora_theory.console import VIOLATED
 @as_json
 @click.pass_context
 def command(ctx: click.Context, run: Path, anytime: bool, as_json: bool) -> None:
-    """Compare the results in RUN with the study's guarantees; exit 1 if one is violated."""
+    """Compare the results in RUN with the study's guarantees and with published numbers.
+
+    Exit 1 if a guarantee is violated, or a published number differs and nothing explains it.
+    """
     from colora_theory.results.results import Results
     from colora_theory.verdicts.check import check as verdicts
+    from colora_theory.verdicts.published import compare_published, tally
 
-    found = verdicts(Results.open(run), anytime=anytime or None)
+    results = Results.open(run)
+    found, published = verdicts(results, anytime=anytime or None), compare_published(results)
+    told = [(v.status, str(v)) for v in found]
+    told += [(c.status, str(c)) for c in published if c.status != "not run"]
     if as_json:
-        click.echo(json.dumps([{"status": v.status, "text": str(v)} for v in found]))
+        click.echo(json.dumps([{"status": status, "text": text} for status, text in told]))
     else:
-        for verdict in found:
-            click.echo(str(verdict))
-        if not found:
+        for _, text in told:
+            click.echo(text)
+        if published:
+            click.echo(f"published points: {tally(published)}")
+        if not found and not published:
             click.echo("the study states no guarantee.")
-    if any(v.status == "violated" for v in found):
+    if any(v.status == "violated" for v in found) or any(c.open for c in published):
         ctx.exit(VIOLATED)

@@ -19,10 +19,12 @@ import numpy as np
 from colora_theory.engine.limits import Guard, TrialTimeout, alarms, one_blas_thread, quiet, within
 from colora_theory.engine.real_trial import RealTrial
 from colora_theory.estimators.base import STATUSES, Fit
+from colora_theory.estimators.frozen_subspace import serve
 from colora_theory.guarantees import Guarantee
 from colora_theory.model import metrics
 from colora_theory.model.dataset import Dataset
 from colora_theory.model.problem import Problem
+from colora_theory.model.repeated_draws import DRAWS
 from colora_theory.model.sampling import sample_data
 from colora_theory.model.truth import Truth, sample_truth
 from colora_theory.results.rows import Row
@@ -104,8 +106,11 @@ class Segment:
 
 def draw(recipe: Recipe, words: Sequence[int], problem: Problem, trial: int) -> tuple[Truth, Dataset]:
     """Return the truth and the data of a trial. The arrays are read-only: all estimators see the same."""
-    truth = sample_truth(problem, stream(recipe.seed, TRUTH, *words, trial))
-    data = sample_data(problem, truth, stream(recipe.seed, DATA, *words, trial))
+    if problem.draws != "own":
+        truth, data = DRAWS[problem.draws](problem, trial)
+    else:
+        truth = sample_truth(problem, stream(recipe.seed, TRUTH, *words, trial))
+        data = sample_data(problem, truth, stream(recipe.seed, DATA, *words, trial))
     for array in (data.covariates, data.responses, data.counts):
         array.flags.writeable = False
     return truth, data
@@ -144,7 +149,7 @@ def fit(
     needed = (data.num_users, data.dim_in, data.dim_out)
     if found.weights.shape != needed:
         raise ValueError(f"the estimate has shape {found.weights.shape}, users' weights {needed}")
-    return found
+    return found if data.newcomer is None else serve(found, data.newcomer)
 
 
 def run_trial(recipe: Recipe, segment: Segment, trial: int, fatal: tuple[type[Exception], ...] = ()) -> list[Row]:

@@ -44,6 +44,7 @@ class Fit:
     sweeps : sweeps (iterations) taken; 0 for direct methods.
     history : what was recorded on the way (see `Trace`), read as `history.objective` or `history["objective"]`.
     uncertainty : computes `standard_errors`, or None.
+    newcomer : weight of a new user who took no part, shape (dim_in, dim_out), or None (see `serve`).
     """
 
     status: str
@@ -57,6 +58,7 @@ class Fit:
     sweeps: int = 0
     history: Trace = field(default_factory=Trace)
     uncertainty: Callable[[], Array] | None = None
+    newcomer: Array | None = None
 
     @cached_property
     def standard_errors(self) -> Array | None:

@@ -15,7 +15,7 @@ from colora_theory.estimators.ranks import given_start
 from colora_theory.estimators.shared_model import SharedModel
 from colora_theory.model.checks import check_integer
 from colora_theory.model.dataset import Dataset
-from colora_theory.model.linalg import Array, numbers
+from colora_theory.model.linalg import Array, least_squares, numbers
 
 
 @register
@@ -141,3 +141,15 @@ class Transfer(Estimator):
         fit = fit_in_subspaces(with_core_penalty(data, penalty), u, v)
         history = dataclasses.replace(fit.history, tuned=penalty)
         return dataclasses.replace(fit, pretrained=data.pretrained, history=history)
+
+
+def serve(fit: Fit, newcomer: Dataset) -> Fit:
+    """The fit with the weight of a new user, who took no part: its core by least squares in the learned subspaces.
+
+    Methods without shared subspaces tune the new user alone. Minimum norm where the samples are too few.
+    """
+    if fit.input_subspace is None or fit.output_subspace is None:
+        weights = least_squares(newcomer.covariates, newcomer.responses)[0]
+    else:
+        weights = fit_in_subspaces(newcomer, fit.input_subspace, fit.output_subspace).weights
+    return dataclasses.replace(fit, newcomer=weights[0])

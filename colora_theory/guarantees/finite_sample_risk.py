@@ -294,7 +294,7 @@ class PooledLeastSquaresRisk(Guarantee):
         return [Hypothesis("three moments: N ≥ q + 6", total >= q + 6, message)]
 
     def formula(self, problem: Problem) -> float:
-        if problem.core_distribution in ("orthogonal", "equal") or problem.num_outliers:
+        if problem.core_distribution in ("orthogonal", "equal", "clustered") or problem.num_outliers:
             return float("nan")  # users are dependent, so that E S is another number
         return self.risk(problem, (problem.num_users - 1) * mean_energy(problem))
 

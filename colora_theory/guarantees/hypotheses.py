@@ -117,11 +117,11 @@ def gaussian_cores(problem: Problem) -> Hypothesis:
 def generic_cores(problem: Problem) -> Hypothesis:
     """Cores in general position: independent directions, none of them zero."""
     silent = problem.incoherence is not None and problem.num_users > 1 and problem.incoherence == problem.num_users
-    holds = problem.core_distribution != "equal" and not silent and problem.signal_norm > 0
+    holds = problem.core_distribution not in ("equal", "clustered") and not silent and problem.signal_norm > 0
     return Hypothesis(
         "cores in general position",
         holds or (problem.num_users == 1 and problem.signal_norm > 0),
-        "needs signal_norm > 0, different cores (core_distribution other than 'equal') and incoherence below "
+        "needs signal_norm > 0, different cores (not 'equal' or 'clustered') and incoherence below "
         f"num_users, got {problem.signal_norm:g}, {problem.core_distribution!r}, {problem.incoherence}.",
     )
 

@@ -26,6 +26,7 @@ class Dataset:
     counts : samples behind each user's rows, shape (num_users,). With sufficient rows m does not grow with them.
     pretrained : known weight W_0, shape (dim_in, dim_out); None means zero.
     sufficient : whether the rows are sufficient statistics instead of samples.
+    newcomer : samples of one new user, who takes no part in the fit; or None.
 
     Raises InputError for shapes that do not fit together; every fit refuses numbers that are not finite.
     """
@@ -35,6 +36,7 @@ class Dataset:
     counts: NDArray[np.int64]
     pretrained: Array | None = None
     sufficient: bool = False
+    newcomer: Dataset | None = None
 
     def __post_init__(self) -> None:
         for name in ("covariates", "responses", "counts"):

@@ -69,6 +69,39 @@ def max_user_error(problem: Problem, truth: Truth, fit: Any) -> float:
     return float(user_errors(truth, fit).max())
 
 
+@metric("max_user_distance")
+def max_user_distance(problem: Problem, truth: Truth, fit: Any) -> float:
+    """Largest Frobenius error ‖Ŵ_i − W_i‖ of any user."""
+    return float(np.sqrt(user_errors(truth, fit).max()))
+
+
+@metric("max_inlier_distance")
+def max_inlier_distance(problem: Problem, truth: Truth, fit: Any) -> float:
+    """Largest Frobenius error ‖Ŵ_i − W_i‖ of any user that is no outlier; NaN when all are."""
+    errors = _inlier_errors(truth, fit)
+    return float(np.sqrt(errors.max())) if len(errors) else NAN
+
+
+@metric("mean_inlier_distance")
+def mean_inlier_distance(problem: Problem, truth: Truth, fit: Any) -> float:
+    """Mean over users that are no outliers of the Frobenius error ‖Ŵ_i − W_i‖; NaN when all are."""
+    errors = _inlier_errors(truth, fit)
+    return float(np.sqrt(errors).mean()) if len(errors) else NAN
+
+
+def _inlier_errors(truth: Truth, fit: Any) -> Array:
+    errors = user_errors(truth, fit)
+    return errors if truth.outliers is None else errors[~truth.outliers]
+
+
+@metric("new_user_distance")
+def new_user_distance(problem: Problem, truth: Truth, fit: Any) -> float:
+    """Frobenius error ‖Ŵ − W‖ of the new user, who took no part in the fit; NaN without one."""
+    if truth.newcomer is None or getattr(fit, "newcomer", None) is None:
+        return NAN
+    return float(np.linalg.norm(fit.newcomer - truth.newcomer))
+
+
 @metric("prediction_risk")
 def prediction_risk(problem: Problem, truth: Truth, fit: Any) -> float:
     """Excess risk Σ_i E‖(Ŵ_i − W_i)ᵀx‖² (sensing: E⟨A, Ŵ_i − W_i⟩²) of a fresh covariate.

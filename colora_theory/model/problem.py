@@ -23,8 +23,9 @@ CHOICES: Final[dict[str, tuple[str, ...]]] = {
     "design": ("regression", "sensing"),
     "sampling": ("rows", "sufficient"),
     "covariates": tuple(LAWS),
-    "core_distribution": ("gaussian", "orthogonal", "unit", "equal"),
+    "core_distribution": ("gaussian", "orthogonal", "unit", "equal", "clustered"),
     "deviation": ("none", "dense", "sparse", "low_rank"),
+    "draws": ("own", "duan_wang_2023", "tian_gu_feng_as_coded", "tian_gu_feng_as_stated"),
 }
 
 
@@ -49,7 +50,8 @@ class Problem:
         freedom (5.0), for the three distributions that have one.
     core_distribution : "gaussian" (iid entries), "orthogonal" (Σ C_iC_iᵀ and Σ C_iᵀC_i have exactly the
         condition number `condition_number`²), "unit" (all ‖C_i‖_F equal, direction uniform), "equal" (one core for
-        everybody: identical tasks; needs rank_in = rank_out).
+        everybody: identical tasks; needs rank_in = rank_out), "clustered" (rank_in groups of users, as equal as
+        they can be, each with one core along a direction of its own; needs rank_in ≥ rank_out).
     condition_number : κ ≥ 1, ratio of the extreme singular values of both unfoldings of orthogonal cores.
     incoherence : μ = k max‖C_i‖²/Σ‖C_i‖² ∈ [1, k], set exactly by scaling the users' cores: one user is as
         heavy as μ asks for, the others share the rest equally. None leaves the norms as drawn.
@@ -63,6 +65,10 @@ class Problem:
     outlier_fraction, outlier_norm : share of users whose weight is replaced by an unrelated one of
         Frobenius norm `outlier_norm`.
     intercept_std : standard deviation of the users' personal intercepts (regression only; 0: no intercepts).
+    new_user_samples : samples of a new user, who takes no part in the fit and gets a core in the subspaces that
+        were learned (regression only; 0: no new user).
+    draws : "own", or the name of a paper whose random numbers are drawn again, seed by seed
+        (`model.repeated_draws`).
 
     Raises InputError for impossible values.
 
@@ -92,6 +98,8 @@ class Problem:
     outlier_fraction: float = 0.0
     outlier_norm: float = 1.0
     intercept_std: float = 0.0
+    new_user_samples: int = 0
+    draws: str = "own"
 
     def __post_init__(self) -> None:
         for name, words in CHOICES.items():
@@ -99,6 +107,7 @@ class Problem:
         for name in ("num_users", "dim_in", "dim_out", "deviation_level"):
             self._set(name, check_integer(name, getattr(self, name), 1))
         self._set("num_samples", _counts(self.num_samples, self.num_users))
+        self._set("new_user_samples", check_integer("new_user_samples", self.new_user_samples, 0))
         self._check_rank()
         for name, low, high in (
             ("noise_std", 0.0, math.inf),
@@ -163,6 +172,15 @@ class Problem:
                 )
             if self.incoherence is not None:
                 raise InputError("equal cores have incoherence 1; leave incoherence out.")
+        if self.core_distribution == "clustered":
+            if self.rank_in < self.rank_out or self.num_users < self.rank_in:
+                raise InputError(
+                    "core_distribution = 'clustered' needs rank_in ≥ rank_out and a user in every group, "
+                    f"got rank ({self.rank_in}, {self.rank_out}) and {self.num_users} users."
+                )
+            if self.incoherence is not None:
+                raise InputError("clustered cores have incoherence 1; leave incoherence out.")
+        self._check_new_user()
         if self.sampling == "sufficient":
             if not self.covariate_law.gaussian:
                 raise InputError(
@@ -196,6 +214,20 @@ class Problem:
             raise InputError(
                 f"similarity_angle needs dim_in ≥ 2 * rank = {2 * self.rank_in} to leave room outside the "
                 f"shared subspace, got dim_in = {self.dim_in}."
+            )
+
+    def _check_new_user(self) -> None:
+        if not self.new_user_samples:
+            return
+        if self.design == "sensing" or self.intercept_std or self.pretrained_norm:
+            raise InputError(
+                "new_user_samples needs design = 'regression' without intercepts and pretrained weight; "
+                "leave them out, or set new_user_samples = 0."
+            )
+        if self.core_distribution == "orthogonal" or self.incoherence is not None:
+            raise InputError(
+                "new_user_samples needs cores that a new user can have too ('gaussian', 'unit', 'equal' or "
+                "'clustered', no incoherence); choose one of them."
             )
 
     # --- what follows from the fields -------------------------------------------------------------------

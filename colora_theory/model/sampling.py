@@ -36,7 +36,19 @@ def sample_data(problem: Problem, truth: Truth, rng: np.random.Generator) -> Dat
         counts=counts,
         pretrained=truth.pretrained,
         sufficient=problem.sampling == "sufficient",
+        newcomer=None if truth.newcomer is None else _newcomer(problem, truth.newcomer, rng),
     )
+
+
+def _newcomer(problem: Problem, weight: Array, rng: np.random.Generator) -> Dataset:
+    """The new user's own samples, drawn after everybody else's."""
+    x = np.empty((1, problem.new_user_samples, problem.dim_in))
+    problem.covariate_law.fill(rng, x, problem.covariate_parameter or 0.0)
+    _colour(x, covariance_factor(problem))
+    y = x @ weight
+    if problem.noise_std:
+        y += problem.noise_std * rng.standard_normal(y.shape)
+    return Dataset(covariates=x, responses=y, counts=np.array([problem.new_user_samples]))
 
 
 def _shape(problem: Problem) -> tuple[tuple[int, ...], tuple[int, ...]]:

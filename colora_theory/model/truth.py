@@ -28,6 +28,7 @@ class Truth:
         personal parts, outliers). None means zero.
     intercepts : shape (num_users, dim_out), or None.
     outliers : shape (num_users,), which users are outliers; None means nobody.
+    newcomer : weight U C Vᵀ of a new user, shape (dim_in, dim_out), or None.
     """
 
     input_subspace: Array
@@ -37,6 +38,7 @@ class Truth:
     deviations: Array | None = None
     intercepts: Array | None = None
     outliers: np.ndarray | None = None
+    newcomer: Array | None = None
 
     @cached_property
     def changes(self) -> Array:
@@ -72,6 +74,7 @@ def sample_truth(problem: Problem, rng: np.random.Generator) -> Truth:
     intercepts = None
     if problem.intercept_std:
         intercepts = problem.intercept_std * rng.standard_normal((problem.num_users, p))
+    newcomer = u @ _new_core(problem, cores, rng) @ v.T if problem.new_user_samples else None
     return Truth(
         input_subspace=u,
         output_subspace=v,
@@ -80,6 +83,7 @@ def sample_truth(problem: Problem, rng: np.random.Generator) -> Truth:
         deviations=deviations,
         intercepts=intercepts,
         outliers=outliers,
+        newcomer=newcomer,
     )
 
 
@@ -99,6 +103,11 @@ def _cores(problem: Problem, rng: np.random.Generator) -> Array:
     k, r1, r2 = problem.num_users, problem.rank_in, problem.rank_out
     if problem.core_distribution == "equal":
         return np.repeat(_scaled(rng.standard_normal((1, r1, r2)), problem.signal_norm), k, axis=0)
+    if problem.core_distribution == "clustered":
+        group = np.minimum(np.arange(k) // (k // r1), r1 - 1)  # equal groups, the last one takes the rest
+        cores = np.zeros((k, r1, r2))
+        cores[np.arange(k), group, group % r2] = problem.signal_norm
+        return cores
     raw = rng.standard_normal((k, r1, r2))
     if problem.core_distribution == "orthogonal":
         raw = _conditioned(raw, problem.condition_number)
@@ -110,6 +119,16 @@ def _cores(problem: Problem, rng: np.random.Generator) -> Array:
     if problem.core_distribution == "unit":
         return _scaled(raw, problem.signal_norm)
     return raw * (problem.signal_norm / math.sqrt(r1 * r2))
+
+
+def _new_core(problem: Problem, cores: Array, rng: np.random.Generator) -> Array:
+    """The core of a new user, of the users' law; one of theirs where they share cores."""
+    if problem.core_distribution in ("equal", "clustered"):
+        return cores[rng.integers(len(cores))]
+    raw = rng.standard_normal(cores[:1].shape)
+    if problem.core_distribution == "unit":
+        return _scaled(raw, problem.signal_norm)[0]
+    return np.asarray(raw[0] * (problem.signal_norm / math.sqrt(raw[0].size)))
 
 
 def _conditioned(cores: Array, condition: float) -> Array:

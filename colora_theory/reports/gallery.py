@@ -15,9 +15,11 @@ from typing import Any
 from colora_theory.engine.run import run
 from colora_theory.errors import InputError, nearest
 from colora_theory.figures.draw import draw, stems
+from colora_theory.reports.published import as_markdown, found_in
 from colora_theory.results.results import Results
 from colora_theory.studies.study import Study
 from colora_theory.verdicts.check import check
+from colora_theory.verdicts.published import compare_published
 
 #: Between two such lines of the README stands a table.
 MARK = "<!-- {}: written by colora-theory reproduce-all -->", "<!-- end of {} -->"
@@ -26,10 +28,10 @@ MARK = "<!-- {}: written by colora-theory reproduce-all -->", "<!-- end of {} --
 def studies(folder: Path) -> list[Path]:
     """The study files of a folder and its subfolders, in alphabetical order; InputError when there are none.
 
-    Copies of studies in the folders of runs are none.
+    Copies of studies beside their results are none.
     """
-    below = [file for file in folder.glob("*/*.toml") if not (file.parent / "results.sqlite").exists()]
-    found = sorted([*folder.glob("*.toml"), *below], key=lambda file: file.stem)
+    files = [file for file in folder.rglob("*.toml") if not (file.parent / "results.sqlite").exists()]
+    found = sorted(files, key=lambda file: file.stem)
     if not found:
         raise InputError(f"{folder} holds no study file (*.toml); say where they are.")
     return found
@@ -74,7 +76,7 @@ def reproduce_all(
         (results.path / "outcome.json").write_text(json.dumps(found, ensure_ascii=False), encoding="utf-8")
         draw(results, figures)
         note(figures / f"{stems(study)[0]}.json", found)
-        tell(f"{file}: {summary(found['verdicts'])}; {found['rows']} fits, {found['seconds']:.0f} s")
+        tell(f"{file}: {_came(found)}; {found['rows']} fits, {found['seconds']:.0f} s")
         done.append(results)
     for script in sorted(folder.glob("*.py")):
         if not only or script.stem in only:
@@ -101,7 +103,10 @@ def outcome(results: Results) -> dict[str, Any]:
         for v in check(results)
         if not v.cell
     ]
-    return {"verdicts": verdicts, "rows": rows, "failed": failed, "quick": results.quick}
+    found = {"verdicts": verdicts, "rows": rows, "failed": failed, "quick": results.quick}
+    if results.study.table.published:
+        found["published"] = found_in(compare_published(results))
+    return found
 
 
 def _seconds(run_folder: Path) -> float:
@@ -154,6 +159,13 @@ def page(folder: Path, figures: Path) -> str:
             out += ["", f"What was learned: {' '.join(study.learned.split())}"]
         for name, figure in zip(stems(study), study.figures, strict=True):
             out += ["", f"![{figure.title or study.title}]({up}/{name}.png)"]
+        for paper in study.table.published:
+            source = f"[{paper.source.removeprefix('https://')}]({paper.source})"
+            at = f", commit {paper.commit[:12]}" if paper.commit else ""
+            out += ["", f"Numbers of {paper.paper}: {source}{at}, licence {paper.licence}."]
+        out += as_markdown(found.get("published", []))
+        if not found["verdicts"]:
+            continue
         out += [
             "",
             "| guarantee | standing | estimator | verdict | trials | broken in |",
@@ -177,7 +189,7 @@ def studies_table(folder: Path, figures: Path, gallery: str) -> str:
     for file in studies(folder):
         study, found = _outcome_of(file, figures)
         rows.append(
-            f"| [{study.name}]({gallery}#{study.name}) | {study.title} | {summary(found['verdicts'])} "
+            f"| [{study.name}]({gallery}#{study.name}) | {study.title} | {_came(found)} "
             f"| {found['rows']} | {found['seconds']:.0f} s |"
         )
     for script in _scripts(folder, figures):
@@ -187,6 +199,12 @@ def studies_table(folder: Path, figures: Path, gallery: str) -> str:
             f"| {found['seconds']:.0f} s |"
         )
     return "\n".join(rows)
+
+
+def _came(found: dict[str, Any]) -> str:
+    """Verdicts on guarantees and on published points, in few words."""
+    told = [summary(found["verdicts"])] if found["verdicts"] or not found.get("published") else []
+    return "; ".join([*told, *(f"published: {entry['tally']}" for entry in found.get("published", []))])
 
 
 def _outcome_of(file: Path, figures: Path) -> tuple[Study, dict[str, Any]]:

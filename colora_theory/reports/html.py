@@ -19,10 +19,12 @@ from colora_theory.figures import draw as plots
 from colora_theory.figures.draw import tables_of
 from colora_theory.figures.style import label_of, name_of, plain
 from colora_theory.figures.tables import shown
+from colora_theory.reports.published import as_rows
 from colora_theory.reports.strip import strip
 from colora_theory.results.text import write_text
 from colora_theory.studies.figure_kinds import kind_of
 from colora_theory.verdicts.check import check
+from colora_theory.verdicts.published import compare_published, tally
 from colora_theory.verdicts.verdict import Verdict
 
 if TYPE_CHECKING:
@@ -85,12 +87,8 @@ def _section(results: Results, anchor: str, style: str) -> str:
     fields = {cell.id: cell.varied for cell in study.cells}
     if study.learned:
         parts += ["<h3>What was learned</h3>", f"<p>{escape(study.learned.strip())}</p>"]
-    parts += [
-        "<h3>Verdicts</h3>",
-        _verdicts(verdicts, fields),
-        "<h3>Figures</h3>",
-        *_figures(results, anchor, style),
-    ]
+    parts += ["<h3>Verdicts</h3>", _verdicts(verdicts, fields), *_published(results)]
+    parts += ["<h3>Figures</h3>", *_figures(results, anchor, style)]
     parts += ["<h3>Failures</h3>", _failures(results, failed), "<h3>How to reproduce</h3>", _again(results)]
     parts += [
         "<h3>Resolved study</h3>",
@@ -224,6 +222,23 @@ def _verdicts(verdicts: Sequence[Verdict], fields: Mapping[str, Mapping[str, Any
         more = f"<p>{len(cells) - MOST_ROWS} more are left out.</p>" if len(cells) > MOST_ROWS else ""
         out += f"<details><summary>Cell by cell ({len(cells)})</summary>{inner}{more}</details>"
     return out
+
+
+def _published(results: Results) -> list[str]:
+    """Published numbers held against those of the study, where it has some."""
+    found = compare_published(results)
+    if not found:
+        return []
+    head = ("series", "metric", "cell", "verdict", "published", "ours", "adjusted p", "reason")
+    kinds = ("", "", "", "", "number", "number", "number", "words")
+    about = [
+        f"<p>{escape(t.paper)}; {escape(t.source)} {escape(t.commit)}, {escape(t.licence)}.</p>"
+        for t in results.study.table.published
+    ]
+    first = found[0]
+    level = f"Holm over {first.family} points of the paper, level {first.level:g}."
+    rows = table(head, as_rows(found), "Published numbers", kinds)
+    return ["<h3>Published numbers</h3>", *about, f"<p>{escape(tally(found))}. {level}</p>", rows]
 
 
 def _figures(results: Results, anchor: str, style: str) -> list[str]:

@@ -9,6 +9,7 @@ from typing import Any, Final
 from colora_theory.errors import InputError
 from colora_theory.results.store import connect, damage, meta
 from colora_theory.results.text import write_text
+from colora_theory.studies.published import text_of
 from colora_theory.studies.study import Study
 
 #: A change of these may change numbers, so a store is not resumed across it without being told.
@@ -90,5 +91,7 @@ def describe_folder(folder: Path, study: Study, about: dict[str, Any]) -> None:
     """Write the study and what produced its results beside the store."""
     if study.source_text:
         write_text(folder / "study.toml", study.source_text)
+        for table in study.table.published:
+            write_text(folder / table.file, text_of(table.points))
     write_text(folder / "study.json", json.dumps(study.resolved(), indent=2, ensure_ascii=False))
     write_text(folder / "manifest.json", json.dumps(about, indent=2, ensure_ascii=False))

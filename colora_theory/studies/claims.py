@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from colora_theory import sources
 from colora_theory.errors import InputError, known
+from colora_theory.studies.published import WHAT, points_of
 
 if TYPE_CHECKING:
     from colora_theory.studies.study import Study
@@ -35,6 +36,27 @@ def check_claims(study: Study) -> None:
         for key in ("metric", "predicted", "along"):
             known(f"{where}.{key}", getattr(claim, key), study.metrics)
         known(f"{where}.each", claim.each, varied)
+
+
+def check_published(study: Study) -> None:
+    """Refuse published points and explanations that name nothing of the study."""
+    labels = [spec.label for spec in study.estimators]
+    for index, table in enumerate(study.table.published):
+        where = f"published[{index + 1}]"
+        if not table.points:
+            raise InputError(f"{where} has no points; read the study by Study.from_toml, beside {table.file}.")
+        points = points_of(table)
+        for point in points:
+            known(f"{where}: {table.file}: series", point.series, labels)
+            known(f"{where}: {table.file}: metric", point.metric, study.metrics)
+        if table.family is not None and table.family < len(points):
+            raise InputError(f"{where}.family must be at least the {len(points)} points here, got {table.family}.")
+        for number, entry in enumerate(table.explained):
+            inside = f"{where}.explained[{number + 1}]"
+            known(f"{inside}.series", entry.series, {point.series for point in points})
+            known(f"{inside}.by", entry.by, labels)
+            for name in entry.where:
+                known(f"{inside}.where.{name}", name, [n for n in table.points if n not in WHAT])
 
 
 def rivals(comparison: Any) -> list[str]:

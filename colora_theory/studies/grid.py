@@ -14,7 +14,7 @@ from colora_theory.model.problem import CHOICES, Problem
 from colora_theory.studies.expressions import DERIVED, Expression, derived
 
 #: Fields with whole numbers: formulas for them are rounded up, ranges to the nearest.
-WHOLE: Final = ("num_users", "num_samples", "dim_in", "dim_out", "rank", "deviation_level")
+WHOLE: Final = ("num_users", "num_samples", "dim_in", "dim_out", "rank", "deviation_level", "new_user_samples")
 NUMERIC: Final = tuple(f.name for f in dataclasses.fields(Problem) if f.name not in CHOICES)
 _DEFAULTS: Final = {f.name: f.default for f in dataclasses.fields(Problem) if f.default is not dataclasses.MISSING}
 

@@ -118,6 +118,41 @@ class GuaranteeTable(_Table):
     alpha: Probability | None = None
 
 
+class ExplainedTable(_Table):
+    """`[[published.explained]]`: why numbers differ, and the estimator of the study whose run confirms it.
+
+    Speaks about the points of `series` whose columns have the values `where` (a list: any of them). Points that
+    differ from `series` and agree with the estimator `by` get this `verdict`; the `text` says why.
+    """
+
+    series: str
+    where: dict[str, Any] = {}
+    by: str
+    verdict: Literal["differs", "not converged"] = "differs"
+    text: Annotated[str, Field(min_length=20, max_length=10_000)]
+
+
+class PublishedTable(_Table):
+    """`[[published]]`: numbers of a paper that the study's numbers are held against, point by point.
+
+    `file` is a CSV beside the study; its columns are fields of the problem (which cell), series (which estimator),
+    metric, y, and std and reps (two samples) or trial (paired: one row a trial). `ddof` tells how std was
+    computed, `rounding` half a unit of the last digit stored. `family`: points of the paper in all its studies.
+    """
+
+    paper: Annotated[str, Field(min_length=1, max_length=300)]
+    source: Annotated[str, Field(min_length=1, max_length=300)]
+    commit: Annotated[str, Field(max_length=100)] = ""
+    licence: Annotated[str, Field(min_length=1, max_length=100)]
+    file: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*\.csv$", max_length=100)]
+    points: dict[str, list[Any]] = {}  # the columns of the file, filled in when the study is read
+    level: Probability = 0.05
+    family: Count | None = None
+    ddof: Literal[0, 1] = 1
+    rounding: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
+    explained: list[ExplainedTable] = []
+
+
 class FigureTable(_Table):
     """`[[figure]]`: one picture.
 
@@ -177,6 +212,7 @@ class StudyTable(_Table):
     estimator: Annotated[list[EstimatorTable], Field(min_length=1)]
     metrics: MetricsTable
     guarantee: list[GuaranteeTable] = []
+    published: list[PublishedTable] = []
     comparison: list[ComparisonTable] = []
     break_even: list[BreakEvenTable] = []
     run: RunTable = RunTable()
@@ -249,7 +285,9 @@ def _sentence(problem: dict[str, Any]) -> str:
     if problem["type"] == "missing":
         return f"{where} is missing; add it."
     allowed = _ALLOWED.get(problem["type"], str(problem["msg"]).lower()).format(**problem.get("ctx", {}))
-    if problem["type"] == "list_type" and loc[-1:] in {("estimator",), ("figure",), ("guarantee",), ("exclude",)}:
+    if problem["type"] == "list_type" and loc[-1:] in {
+        *(("estimator",), ("figure",), ("guarantee",), ("exclude",), ("published",))
+    }:
         allowed += " of tables"
     return f"{where} {allowed}, got {given}."
 

@@ -16,8 +16,9 @@ from colora_theory.model import metrics
 from colora_theory.model.problem import Problem
 from colora_theory.studies import figure_kinds
 from colora_theory.studies.cells import Cell, EstimatorSpec, cells
-from colora_theory.studies.claims import check_claims, located
+from colora_theory.studies.claims import check_claims, check_published, located
 from colora_theory.studies.overrides import check_plain, overridden, parse_overrides, parsed, read_text
+from colora_theory.studies.published import with_points
 
 if TYPE_CHECKING:
     from colora_theory.sources import Source
@@ -72,7 +73,8 @@ class Study:
         expect("path", path, (str, Path), "give the path of a study file")
         text = read_text(Path(path))
         try:
-            raw = located(parsed(text), Path(path).parent)
+            folder = Path(path).parent
+            raw = located(with_points(parsed(text), folder), folder)
             return cls.from_dict(raw, overrides, quick=quick, source_text=text)
         except InputError as error:
             raise InputError(f"{path}: {error}") from None
@@ -174,6 +176,7 @@ def _build(table: StudyTable, source_text: str, *, quick: bool, stored: bool = F
         quick=quick,
     )
     _check_guarantees(study)
+    check_published(study)
     check_claims(study)
     _check_figures(study, stored)
     for spec in specs:

@@ -259,7 +259,7 @@ def _judged(results: Results) -> Any:
 def _comparisons(results: Results) -> Iterable[_Group]:
     if results.study.comparisons:
         for claim, who, alpha, cells in compared(results, _judged(results)):
-            yield _Group(claim, who, alpha, list(cells))
+            yield _Group(claim, who, alpha, cells=list(cells))
 
 
 def _sample(
