@@ -57,7 +57,7 @@ def main() -> int:
             continue
         best = next((e.tightness for e in verdict.explored[::-1] if e.problem == verdict.problem), float("nan"))
         broken += verdict.status == "violated"
-        word = "**violated**" if verdict.status == "violated" else f"{best:.3g}"
+        word = "**violated**" if verdict.status == "violated" else "–" if best != best else f"{best:.3g}"
         assert verdict.problem is not None
         row = [f"`{name}`", verdict.kind or ct.guarantees.get(name).kind, str(len(verdict.explored))]
         print("| " + " | ".join([*row, str(verdict.trials), word, told(verdict.problem)]) + " |", flush=True)

@@ -312,7 +312,7 @@ def _look(target: _Target, problem: Problem, trials: int, rng: np.random.Generat
     size = max(float(np.abs(sample.claimed).mean()), 1e-300)
     seen = float(sample.observed.mean())
     above, below = (seen, size) if required.side == "lower" else (size, seen)
-    tightness = above / below if below else math.nan
+    tightness = above / below if below and np.abs(sample.claimed).any() else math.nan  # zero is no size
     if required.form != "mean":
         return Explored(problem, trials, float(excess.max()) / size, tightness)
     difference = sample.observed - sample.claimed
