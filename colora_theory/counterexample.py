@@ -33,14 +33,15 @@ from colora_theory.verdicts.check import inapplicable, requirement_of
 from colora_theory.verdicts.judge import CellTest, Requirement, judge_family
 from colora_theory.verdicts.verdict import Verdict
 
-#: What is searched unless the caller bounds or fixes it: (low, high) of a logarithmic range, or a list of choices.
+#: What is searched unless the caller bounds or fixes it: (low, high) of a logarithmic range, or a list of choices,
+#: which may be ranges of real numbers.
 SPACE: Final[dict[str, Any]] = {
     "num_users": (1, 100),
     "num_samples": (1, 400),
     "dim_in": (1, 40),
     "rank": (1, 6),
     "dim_out": [1, 1, 1, 2, 3, 5],
-    "noise_std": (1e-3, 10.0),
+    "noise_std": [0.0, *[(1e-3, 10.0)] * 5],  # some claims are about problems without noise
     "design": ["regression", "regression", "sensing"],
     "covariates": ["gaussian", "gaussian", *LAWS],
     "core_distribution": ["gaussian", "unit", "orthogonal", "equal"],
@@ -235,15 +236,20 @@ def _drawn(space: Mapping[str, Any], rng: np.random.Generator, near: Problem | N
     for name, allowed in space.items():
         if near is not None and rng.random() < 0.6:
             values[name] = getattr(near, name)
-        elif isinstance(allowed, tuple) and len(allowed) == 2 and all(isinstance(v, int | float) for v in allowed):
+            continue
+        several = isinstance(allowed, list)
+        if several:
+            allowed = allowed[int(rng.integers(len(allowed)))]
+        pair = (
+            isinstance(allowed, tuple) and len(allowed) == 2 and all(isinstance(v, int | float) for v in allowed)
+        )
+        if pair and not (several and name in _WHOLE):  # among choices a pair of whole numbers is a rank, or counts
             low, high = float(allowed[0]), float(allowed[1])
             edge = rng.random()  # the ends of a range are where claims break
             point = low if edge < 0.1 else high if edge > 0.9 else _between(low, high, rng)
             if near is not None and low <= getattr(near, name) <= high:
                 point = float(np.clip(getattr(near, name) * math.exp(0.3 * rng.standard_normal()), low, high))
             values[name] = round(point) if name in _WHOLE else point
-        elif isinstance(allowed, list):
-            values[name] = allowed[int(rng.integers(len(allowed)))]
         else:
             values[name] = allowed
     if values.get("core_distribution") != "orthogonal":
@@ -302,7 +308,10 @@ def _candidates(
 def _look(target: _Target, problem: Problem, trials: int, rng: np.random.Generator) -> Explored:
     """How suspicious a problem is after some trials on a seed of its own."""
     run = target.assertion(problem, int(rng.integers(2**62)))
-    run.run(trials)
+    try:
+        run.run(trials)
+    except InputError:  # no truth could be drawn: some orthogonal cores do not exist
+        return Explored(problem, trials, -math.inf, math.nan)
     required, sample = run.required, run.sample()
     if sample.failures:
         return Explored(problem, trials, math.inf, math.nan)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 import colora_theory as ct
 from colora_theory.estimators import Fit
-from colora_theory.guarantees import concentration, grip, one_sweep
+from colora_theory.guarantees import concentration, counting, grip, one_sweep
 
 #: |z| > 4.9 has probability below 1e-6.
 Z = 4.9
@@ -170,3 +171,25 @@ def test_cores_seen_from_a_tilted_subspace_shrink_by_the_cosine(monkeypatch: pyt
     _, step = one_sweep.sweep_bound(SIZES, 0.6, 10**6, 10**6, 0.1, 0.01)
     assert seen[0].smallest_value == pytest.approx(0.8 * 1.0 - step.operator)
     assert 0 < step.operator < 0.1
+
+
+def test_equations_about_the_shared_part_by_hand() -> None:
+    """Users of 1, 4 and 100 samples bring 0, 2 and (capped at d − r1) 3 samples beyond their cores."""
+    few = ct.Problem(num_users=3, num_samples=(1, 4, 100), dim_in=5, dim_out=4, rank=(2, 3))
+    assert counting.shared_unknowns(few) == (6, 2)  # r1 (d − r1) unknowns, min(r1, r2) equations a sample
+    assert counting.spare_equations(few) == 2 * (0 + 2 + 3)
+    assert counting.spare_equations(few, shift=1) == 2 * (0 + 3 + 3)
+    sensed = few.replace(design="sensing", num_samples=(5, 9, 900))
+    assert counting.shared_unknowns(sensed) == (6 + 3, 1)
+    assert counting.spare_equations(sensed) == 0 + 3 + 2 * (3 + 1)
+
+
+def test_what_rounding_hides_is_not_claimed(monkeypatch: pytest.MonkeyPatch) -> None:
+    claim = ct.guarantees.get("local_identifiability")
+    problem = ct.Problem(num_users=3, num_samples=6, dim_in=4, rank=1)
+    truth = ct.sample_truth(problem, np.random.default_rng(0))
+    data = ct.sample_data(problem, truth, np.random.default_rng(1))
+    for singular, identifiable, said in ((True, False, 0.0), (False, True, 1.0), (False, False, math.nan)):
+        system = SimpleNamespace(singular=singular, identifiable=identifiable)
+        monkeypatch.setattr(counting, "tangent_system", lambda truth, data, system=system: system)
+        np.testing.assert_equal(claim.value(problem, truth=truth, data=data), said)

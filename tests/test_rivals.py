@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import dataclass
 
 import cvxpy as cp
 import numpy as np
@@ -18,6 +19,7 @@ from colora_theory.estimators.proximal import NuclearNorm, Sparse
 from colora_theory.estimators.rank_selection import choose_rank
 from colora_theory.estimators.robust_multitask import group_shrink
 from colora_theory.estimators.starts import distinct_pairs
+from colora_theory.estimators.tuning import Tuned, choose, folds
 
 get = ct.estimators.get
 
@@ -365,3 +367,36 @@ def test_a_sweep_that_stands_still_ends_no_geometric_series() -> None:
     assert remaining([1.0, 0.0, 1e-16, 0.0, 1e-16, 0.0, 1e-16]) == np.inf
     assert remaining([1.0, 0.1, 1e-2, 1e-3, 1e-4, 0.0]) == 0.0
     assert remaining([1.0, 0.5, 0.25, 0.125, 0.0625, 0.03125]) == pytest.approx(0.03125)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shrunk(Tuned):
+    """Least squares over 1 + strength."""
+
+    name = "fake_shrunk"
+    GRID = (0.0, 0.02, 0.05, 0.1, 0.3, 1.0, 4.0)
+    strength: float = 0.0
+
+    def fit(self, data: ct.Dataset, rng: np.random.Generator | None = None) -> ct.estimators.Fit:
+        found = ct.estimators.get("full_finetuning")().fit(data, rng)
+        return ct.estimators.Fit(status="converged", dense=found.weights / (1.0 + self.strength))
+
+
+def test_one_standard_error_is_the_most_penalised_value_within_it() -> None:
+    """Against the rule written out: excess over the best, per user, at most its standard error over users."""
+    p = ct.Problem(num_users=12, num_samples=20, dim_in=3, rank=2, noise_std=1.0)
+    for seed in range(5):
+        rng = np.random.default_rng(seed)
+        data = ct.sample_data(p, ct.sample_truth(p, rng), rng)
+        errors = np.zeros((len(Shrunk.GRID), p.num_users))
+        for train, test in folds(data):
+            for j, strength in enumerate(Shrunk.GRID):
+                left = test.responses - test.covariates @ Shrunk(strength=strength).fit(train).weights
+                errors[j] += (left**2).sum(axis=(1, 2))
+        best = int(errors.sum(1).argmin())
+        within = [
+            j for j, each in enumerate(errors - errors[best]) if each.sum() / 12 <= np.sqrt(each.var(ddof=1) / 12)
+        ]
+        assert choose(Shrunk(tune="cv"), data) == Shrunk.GRID[best]
+        assert choose(Shrunk(tune="cv_1se"), data) == Shrunk.GRID[within[-1]]
+        assert best <= within[-1] < len(Shrunk.GRID) - 1

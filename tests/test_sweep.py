@@ -303,6 +303,12 @@ def test_planned_trials_are_whole_batches():
     assert not any(judged(t) for t in deciding(0, 50))
 
 
+def test_failures_are_allowed_as_a_number_or_as_a_share():
+    assert RunTable(max_failures=1.0).allowed_failures(50) == 1
+    assert RunTable(max_failures=7.0).allowed_failures(50) == 7
+    assert RunTable(max_failures=0.1).allowed_failures(50) == 5
+
+
 def test_moments_are_those_of_numpy():
     values = np.random.default_rng(0).normal(1e6, 1.0, 1000)
     moments = Moments()

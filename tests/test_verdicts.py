@@ -8,7 +8,7 @@ from typing import ClassVar
 import mpmath
 import numpy as np
 import pytest
-from scipy import stats
+from scipy import special, stats
 
 import colora_theory as ct
 from colora_theory.guarantees import Guarantee, Hypothesis, register
@@ -26,6 +26,7 @@ from colora_theory.verdicts.judge import (
     skewed_mean,
 )
 from colora_theory.verdicts.scaling import judge_pooled, judge_rate, pooled_deviation
+from colora_theory.verdicts.statistics import phase_boundary
 from colora_theory.verdicts.verdict import STATUSES
 
 PROBLEM = ct.Problem(num_users=2, num_samples=9, dim_in=4, rank=1, noise_std=0.5)
@@ -396,3 +397,15 @@ def test_the_only_live_cell_gives_the_overall_verdict_its_evidence():
     assert got.status == "holds"
     assert "0 of 800 trials break the claim" in got.reason
     assert got.interval == cells[1].interval
+
+
+@pytest.mark.parametrize("level", [0.5, 0.75, 0.1])
+def test_the_boundary_lies_where_the_share_of_successes_is_the_level(level: float) -> None:
+    """Shares that follow a known logistic law exactly: along the boundary its value is the level."""
+    x, y = np.meshgrid([5.0, 10, 20, 40, 80], [2.0, 4, 8, 16, 32])
+    law = special.expit(-9.0 + 1.5 * np.log(x) + 2.0 * np.log(y))
+    a, b, c = phase_boundary(x, y, 1e5 * law, 1e5, level)
+    for at in (7.0, 30.0):
+        on_line = np.exp(-(a + b * np.log(at)) / c)
+        there = special.expit(-9.0 + 1.5 * np.log(at) + 2.0 * np.log(on_line))
+        assert there == pytest.approx(level, abs=2e-3)
