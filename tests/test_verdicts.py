@@ -27,7 +27,7 @@ from colora_theory.verdicts.judge import (
 )
 from colora_theory.verdicts.scaling import judge_pooled, judge_rate, pooled_deviation
 from colora_theory.verdicts.statistics import phase_boundary
-from colora_theory.verdicts.verdict import STATUSES
+from colora_theory.verdicts.verdict import STATUSES, Verdict
 
 PROBLEM = ct.Problem(num_users=2, num_samples=9, dim_in=4, rank=1, noise_std=0.5)
 
@@ -409,3 +409,15 @@ def test_the_boundary_lies_where_the_share_of_successes_is_the_level(level: floa
         on_line = np.exp(-(a + b * np.log(at)) / c)
         there = special.expit(-9.0 + 1.5 * np.log(at) + 2.0 * np.log(on_line))
         assert there == pytest.approx(level, abs=2e-3)
+
+
+@pytest.mark.parametrize("adjusted", [None, 0.5])
+def test_one_violated_cell_is_enough(adjusted: float | None) -> None:
+    """Whatever the other cells, and all of them together, say."""
+    required = Requirement("upper", "mean")
+    told: list = [(None, required, None, "")] * 3
+    group = verdicts._Group(ct.guarantees.get("oracle_inequality"), "altmin", 0.01, told)
+    cells = [Verdict(guarantee="", status=status) for status in ("holds", "violated", "holds")]
+    pooled = Verdict(guarantee="", status="holds", adjusted=adjusted, trials=9)
+    assert verdicts._overall(group, cells, pooled).status == "violated"
+    assert verdicts._overall(group, [cells[0], cells[2]], pooled).status == "holds"
