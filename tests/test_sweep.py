@@ -21,6 +21,7 @@ from colora_theory.engine.run import run
 from colora_theory.engine.schedule import Schedule, Shard
 from colora_theory.engine.trial import Recipe, Segment, run_chunk
 from colora_theory.errors import InputError
+from colora_theory.model import memory as free_memory
 from colora_theory.model import sampling, truth
 from colora_theory.model.problem import Problem
 from colora_theory.results.merge import merge
@@ -236,6 +237,17 @@ def test_a_problem_that_does_not_fit_is_refused_with_its_size(tmp_path):
     assert memory.trial_bytes(small.replace(design="sensing", dim_out=2)) > memory.trial_bytes(small)
     assert memory.size(999.9e15) == "1e+03 PB"
     assert memory.size(12) == "12 B"
+
+
+def test_free_memory_is_what_the_machine_and_the_container_leave(monkeypatch):
+    told = {"/proc/meminfo": "MemTotal: 9000 kB\nMemAvailable:    4000 kB\nMemFree: 1 kB\n"}
+    monkeypatch.setattr(free_memory, "_read", lambda path: told.get(path, ""))
+    assert free_memory.available_bytes() == 4000 * 1024
+    group = {"/sys/fs/cgroup/memory.max": "3000000", "/sys/fs/cgroup/memory.current": "1000000"}
+    told |= group
+    assert free_memory.available_bytes() == 2_000_000
+    told["/sys/fs/cgroup/memory.max"] = "max"
+    assert free_memory.available_bytes() == 4000 * 1024
 
 
 def test_cells_stop_at_batch_boundaries_whatever_the_workers(tmp_path):
