@@ -6,6 +6,7 @@ import itertools
 import json
 import math
 import signal
+from concurrent.futures import Future
 
 import engine_fakes
 import numpy as np
@@ -13,6 +14,7 @@ import pandas as pd
 import pytest
 
 from colora_theory.engine import memory, trial
+from colora_theory.engine import plan as planning
 from colora_theory.engine import run as sweep
 from colora_theory.engine.plan import as_text as plan_text
 from colora_theory.engine.plan import plan
@@ -27,6 +29,7 @@ from colora_theory.model.problem import Problem
 from colora_theory.results.merge import merge
 from colora_theory.results.moments import Moments
 from colora_theory.results.results import Results
+from colora_theory.results.rows import Row
 from colora_theory.results.status import status
 from colora_theory.studies.run_options import RunTable, TargetTable, deciding, judged
 from colora_theory.studies.study import Study
@@ -248,6 +251,52 @@ def test_free_memory_is_what_the_machine_and_the_container_leave(monkeypatch):
     assert free_memory.available_bytes() == 2_000_000
     told["/sys/fs/cgroup/memory.max"] = "max"
     assert free_memory.available_bytes() == 4000 * 1024
+
+
+def test_every_worker_has_its_share_of_memory(monkeypatch):
+    study = build()
+    need = max(memory.bytes_of(cell) for cell in study.cells)
+    monkeypatch.setattr(memory, "available_bytes", lambda: 3 * need)
+    memory.check(study, 3)
+    with pytest.raises(InputError, match=r"for each of 4 worker\(s\).*, or set sampling = 'sufficient'\."):
+        memory.check(study, 4)
+    few = build(problem={"num_samples": 60, "dim_in": 5, "rank": 1, "sampling": "sufficient"})
+    with pytest.raises(InputError, match=r"use fewer workers\.$"):
+        memory.check(few, 10**6)
+
+
+def test_plan_needs_what_the_pilots_spread_says():
+    """Values 8 … 12 have mean 10 and variance 2.5: (√2.5/level)² trials, rounded up."""
+    absolute, relative = {"absolute": 0.6}, {"relative": 0.02}
+    for target, trials in ((absolute, 7), (relative, 63)):
+        run_table = {"trials": 500, "target_mcse": {"parameter_error": target}}
+        study = build(estimator=[{"name": "fake_noise"}], run=run_table)
+        recipe = Recipe.of(study)
+        rest = (None,) * (len(recipe.columns) - 1)
+        rows = [Row(0, 0, t, "converged", "", (v, *rest)) for t, v in enumerate([8.0, 9.0, 10.0, 11.0, 12.0])]
+        assert recipe.columns[0] == "parameter_error"
+        assert planning._needed(study, recipe, rows) == trials
+        assert planning._needed(study, recipe, rows[:1] * 4) is None  # no spread seen is no spread known
+
+
+def test_plan_divides_the_pilots_time(monkeypatch):
+    study = build(run={"trials": 300})
+    segment = Segment(0, study.cells[0].words, study.cells[0].problem, (0, 1, 2, 3), (0, 1))
+    outcome = trial.Outcome([], 2.0, 4, [])
+
+    class Pool:
+        def submit(self, *_):
+            done = Future()
+            done.set_result(outcome)
+            return done
+
+        def collect(self, future):
+            return future.result()
+
+    assert planning._pilot(Pool(), Recipe.of(study), segment) == ([], 0.5)
+    monkeypatch.setattr(planning, "_pilot", lambda pool, recipe, segment: ([], 0.5))
+    found = plan(study, n_jobs=2)
+    assert [cell["seconds"] for cell in found["cells"]] == [300 * 0.5 / 2] * 2
 
 
 def test_cells_stop_at_batch_boundaries_whatever_the_workers(tmp_path):
