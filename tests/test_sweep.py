@@ -6,6 +6,7 @@ import itertools
 import json
 import math
 import signal
+import sqlite3
 from concurrent.futures import Future
 
 import engine_fakes
@@ -443,6 +444,23 @@ def test_reproduce_finds_the_same_and_the_different(tmp_path):
     ):
         with pytest.raises(InputError, match=message):
             reproduce(results, wrong, number)
+
+
+@pytest.mark.parametrize(
+    ("factor", "exactly", "nearly"), [(1.0, True, True), (1 + 1e-9, False, True), (1.01, False, False)]
+)
+def test_reproduce_notices_one_number_that_is_another(tmp_path, factor, exactly, nearly):
+    """Bitwise where machine and versions are those of the run, to 1e-6 elsewhere; times are not compared."""
+    metrics = ["sweeps", "parameter_error", "seconds"]
+    study = build(estimator=[{"name": "fake_noise"}], metrics={"use": metrics})
+    results = run(study, tmp_path / "a")
+    with sqlite3.connect(results.file) as connection:
+        connection.execute("UPDATE trial SET parameter_error = parameter_error * ?, seconds = 1e6", (factor,))
+    connection.close()
+    cell = study.cells[0].id
+    assert [e["same"] for e in reproduce(results, cell, 3)] == [exactly]
+    results.manifest["numpy"] = "0"
+    assert [e["same"] for e in reproduce(results, cell, 3)] == [nearly]
 
 
 def test_plan_extrapolates(tmp_path):
