@@ -399,6 +399,20 @@ def test_shards_partition_the_trials(count, grid):
     assert sorted(seen) == sorted((c.words, t) for c in study.cells for t in range(12))
 
 
+def test_a_cell_is_asked_after_every_whole_batch():
+    study = build(run={"trials": 35, "batch": 10}, grid={"num_users": [3]}, estimator=[{"name": "fake_noise"}])
+    asked = []
+
+    def finished(cell, stop):
+        asked.append(stop)
+        return False
+
+    schedule = Schedule(study, [[bytearray()]], Shard(), 1, finished)
+    while chunk := schedule.take():
+        schedule.stored_now(Row(s.cell, 0, t, "converged", "", ()) for s in chunk.segments for t in s.trials)
+    assert asked == [10, 20, 30, 35]
+
+
 def test_per_trial_claims_are_stored_beside_the_metrics(tmp_path):
     study = build(guarantee=[{"name": "fake_per_trial", "estimator": "fake_noise"}], grid={"num_users": [3, 9]})
     results = run(study, tmp_path / "a", backend="inline")
