@@ -22,7 +22,7 @@ import tomli_w
 
 from colora_theory import estimators, guarantees
 from colora_theory.assertion import Assertion, EstimatorLike, number_of, spec_of
-from colora_theory.engine.trial import Recipe, TrialGuarantee
+from colora_theory.engine.trial import Recipe, TrialGuarantee, draw
 from colora_theory.errors import InputError, expect, nearest
 from colora_theory.guarantees import Guarantee
 from colora_theory.model import metrics
@@ -125,7 +125,7 @@ def attack(
     each = max(8, int(trials * KEPT) // len(suspects))
     runs = [target.assertion(s.problem, seed=int(rng.integers(2**62))) for s in suspects]
     for run in runs:
-        run.run(each)
+        _ran(run, each)
     verdicts = judge_family([CellTest(run.required, run.sample(), alpha) for run in runs])
     spent = sum(e.trials for e in explored) + each * len(runs)
     worst = min(range(len(runs)), key=lambda i: (verdicts[i].status != "violated", -suspects[i].suspicion))
@@ -305,12 +305,24 @@ def _candidates(
     return found
 
 
+def _ran(run: Assertion, trials: int) -> bool:
+    """Run trials; False where no truth can be drawn (some orthogonal cores do not exist); other refusals raise."""
+    try:
+        run.run(trials)
+    except InputError:
+        try:
+            for trial in range(trials):
+                draw(run.recipe, run.segment.words, run.problem, trial)
+        except InputError:
+            return False
+        raise
+    return True
+
+
 def _look(target: _Target, problem: Problem, trials: int, rng: np.random.Generator) -> Explored:
     """How suspicious a problem is after some trials on a seed of its own."""
     run = target.assertion(problem, int(rng.integers(2**62)))
-    try:
-        run.run(trials)
-    except InputError:  # no truth could be drawn: some orthogonal cores do not exist
+    if not _ran(run, trials):
         return Explored(problem, trials, -math.inf, math.nan)
     required, sample = run.required, run.sample()
     if sample.failures:

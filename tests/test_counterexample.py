@@ -275,3 +275,10 @@ def test_a_study_that_is_looked_at_after_every_batch_keeps_its_level():
     false = [AnytimeTest(required, Sample.of(2.0 * x, 1.0), 0.05) for x in values]
     assert [v.status for v in judge_family(false)] == ["violated", "violated"]
     assert judge_family(false)[0].family == 2
+
+
+def test_a_refusal_of_the_estimator_is_not_passed_over():
+    """A search in which nothing could be fitted has not failed to break the claim."""
+    bounds = {"dim_in": (2, 4), "num_users": (2, 4), "dim_out": 1, "design": "regression", "noise_std": 0.1}
+    with pytest.raises(InputError, match="own_rank"):
+        ct.attack(lambda p: 1e9, bounds=bounds, estimator="shared_plus_personal", trials=60)

@@ -272,3 +272,19 @@ def slope(data: ct.Dataset, fit: Fit) -> float:
     gradient -= fit.input_subspace @ (fit.input_subspace.T @ gradient)
     sizes = [np.linalg.norm(x, 2) * np.linalg.norm(c) for x, c in zip(flat, fit.cores, strict=True)]
     return float(np.linalg.norm(gradient) / (np.linalg.norm(residual) * np.linalg.norm(sizes)))
+
+
+def test_a_factorisation_that_breaks_down_is_a_diverged_fit(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not a refusal of the caller's input: in a trial it counts as a failure of the estimator."""
+    cls = type(ct.estimators.get("full_finetuning")())
+
+    def broken(*_: object) -> None:
+        raise np.linalg.LinAlgError("SVD did not converge")
+
+    monkeypatch.setattr("colora_theory.estimators.full_finetuning.least_squares", broken)
+    problem = ct.Problem(num_users=2, num_samples=6, dim_in=3, rank=1)
+    data = ct.sample_data(problem, ct.sample_truth(problem, np.random.default_rng(0)), np.random.default_rng(1))
+    found = cls().fit(data)
+    assert found.status == "diverged"
+    assert "SVD did not converge" in found.message
+    assert np.isnan(found.weights).all()

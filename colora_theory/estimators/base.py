@@ -183,10 +183,11 @@ def _guarded(fit: FitMethod) -> FitMethod:
             got, inside = _fit_in_units(fit, self, data, rng)
         except np.linalg.LinAlgError as error:
             refuse_infinite(data)
-            raise InputError(
-                f"the numbers left the range of floating point ({error}); lower the penalty or the steps, or "
-                "change the units of the data."
-            ) from error
+            return Fit(
+                status="diverged",
+                message=f"a factorisation broke down ({error}); lower the penalty or the steps, or change units.",
+                dense=np.full((data.num_users, data.dim_in, data.dim_out), np.nan),
+            )
         if not got.finite:
             refuse_infinite(data)
             message = "the estimate is not finite; shorten the steps, or change the units of the data."
