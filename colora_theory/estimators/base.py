@@ -45,6 +45,7 @@ class Fit:
     history : what was recorded on the way (see `Trace`), read as `history.objective` or `history["objective"]`.
     uncertainty : computes `standard_errors`, or None.
     newcomer : weight of a new user who took no part, shape (dim_in, dim_out), or None (see `serve`).
+    again : fits other data by the same method, again(data, rng); None for fits that no estimator made.
     """
 
     status: str
@@ -59,6 +60,7 @@ class Fit:
     history: Trace = field(default_factory=Trace)
     uncertainty: Callable[[], Array] | None = None
     newcomer: Array | None = None
+    again: Callable[[Dataset, np.random.Generator | None], Fit] | None = None
 
     @cached_property
     def standard_errors(self) -> Array | None:
@@ -181,6 +183,7 @@ def _guarded(fit: FitMethod) -> FitMethod:
             raise InputError("at least one user must have a sample, got none; add rows.")
         try:
             got, inside = _fit_in_units(fit, self, data, rng)
+            got = dataclasses.replace(got, again=self.fit)
         except np.linalg.LinAlgError as error:
             refuse_infinite(data)
             return Fit(

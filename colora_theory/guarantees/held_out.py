@@ -78,18 +78,26 @@ def user_limits(sums: Array, counts: NDArray[np.int64], outputs: int, variance: 
     return limits
 
 
-def total_limit(sums: Array, counts: NDArray[np.int64], outputs: int, variance: float, failure: float) -> float:
+def total_limit(
+    sums: Array,
+    counts: NDArray[np.int64],
+    outputs: int,
+    variance: float,
+    failure: float,
+    known: Array | None = None,
+) -> float:
     """Upper confidence limit of Σ a_i, failing with probability ≤ `failure`; docs/theory.md, "Held-out rows".
 
     Half of the failure goes into caps on every a_i, half into Chernoff's bound for the sum of all residuals, in
     the worst case under the caps: concave in every a_i, so bounded from below by its chords, filled in the order
-    of their slopes.
+    of their slopes. `known` are caps that hold anyway, shape (k,).
     """
     if counts.min() < 1:
         return math.inf
     if len(sums) == 1:
         return float(user_limits(sums, counts, outputs, variance, failure)[0])
     caps = user_limits(sums, counts, outputs, variance, failure / 2 / len(sums))
+    caps = caps if known is None else np.minimum(caps, known)
     total, n, best = float(sums.sum()), counts.astype(float), float(caps.sum())
     scale = max(total, 1e-300) / (n.sum() * outputs)
     for twice in _GRID / scale:
@@ -205,7 +213,7 @@ def cross_certify(
     parts = data.split(folds, rng)
     found, weights = [], []
     for j, part in enumerate(parts):
-        fit = estimator.fit(_joined(data, parts, j), rng)
+        fit = estimator.fit(joined(data, parts, j), rng)
         weights.append(fit.weights)
         found.append(certify(fit, part, eta / folds, noise_std))
     return HeldOutCertificate(
@@ -218,7 +226,7 @@ def cross_certify(
     )
 
 
-def _joined(data: Dataset, parts: list[Dataset], without: int) -> Dataset:
+def joined(data: Dataset, parts: list[Dataset], without: int) -> Dataset:
     """All rows but those of one part; single samples stay in their order, users' empty rows at the end."""
     counts: NDArray[np.int64] = sum(part.counts for j, part in enumerate(parts) if j != without)  # type: ignore[assignment]
     if data.sufficient:
