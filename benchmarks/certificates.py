@@ -2,11 +2,12 @@
 
     python benchmarks/certificates.py [--noise 0.1] [--seeds 3] [--largest 2.5e8] [--table FILE] [--figure FILE]
 
-Fits `altmin` and certifies it from its own data with 99 % probability; the truth is only used to say what was observed.
-A cell is identifiable when its observations are at least its degrees of freedom. Cells are stored in the table as they
-are done, and not run again; `--largest` leaves out cells with more numbers d·k·n. Cells of more than 10⁷ numbers run with
-one seed. Prints the table of benchmarks/README.md and the shares within ten times the observed value. Exit 1 if a limit
-lies below what was observed in more than the one case in a hundred that it allows (exact binomial test, level 1e-6).
+Fits `altmin` and certifies it from its own data with 99 % probability; the truth only says what was observed. A
+cell is identifiable when its observations are at least its degrees of freedom. Cells are stored in the table as
+they are done, and not run again; `--largest` leaves out cells with more numbers d·k·n, and those above 10⁷ run
+with one seed. Prints the table of benchmarks/README.md and the shares within ten times the observed value. Exit
+1 if limits lie below what was observed more often than the one case in a hundred that they allow (exact
+binomial test, level 1e-6).
 """
 
 from __future__ import annotations

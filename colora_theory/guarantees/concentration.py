@@ -42,7 +42,7 @@ def quadratic_form_chernoff(weights: np.ndarray, x: float) -> float:
     top = float(weights.max(initial=0.0))
     if top == 0.0:
         return 0.0
-    twice = np.linspace(0.02, 0.98, 49) / top
+    twice = np.geomspace(0.01, 0.99, 60) / top
     return float(((2.0 * x - np.log1p(-np.outer(twice, weights)).sum(1)) / twice).min())
 
 

@@ -25,7 +25,7 @@ from colora_theory.model.linalg import Array
 #: Events that share the failure probability: energies, Σ‖g_i‖², Σ‖Ag_i‖², every ‖Ag_i‖², ‖m‖, E_ξ in two norms.
 EVENTS: Final = 7
 #: Rounds in which the limits tighten each other.
-ROUNDS: Final = 6
+ROUNDS: Final = 4
 #: Shares of the largest admissible λ at which Chernoff's bound is evaluated; any of them is valid.
 _SHARES: Final = np.linspace(0.02, 0.98, 33)
 

@@ -65,12 +65,13 @@ def user_limits(sums: Array, counts: NDArray[np.int64], outputs: int, variance: 
     R_i = (a_i + σ²)χ²_{n_i} exactly. Several: the error is spread over singular values; Chernoff's bound is worst
     when it is all in one.
     """
-    limits = np.full(len(sums), np.inf)
-    for i in np.flatnonzero(counts > 0):
+    limits, live = np.full(len(sums), np.inf), counts > 0
+    if outputs == 1:
+        lowest = stats.chi2.ppf(failure, counts[live].astype(float))
+        limits[live] = np.maximum(0.0, sums[live] / lowest - variance)
+        return limits
+    for i in np.flatnonzero(live):
         n, total = float(counts[i]), float(sums[i])
-        if outputs == 1:
-            limits[i] = max(0.0, total / float(stats.chi2.ppf(failure, n)) - variance)
-            continue
         twice = _GRID * n * outputs / max(total, 1e-300)
         room = twice * total / 2 - math.log(failure) - n * (outputs - 1) / 2 * np.log1p(twice * variance)
         reached = np.expm1(np.minimum(2.0 * room / n, 600.0)) / twice - variance
