@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -289,3 +290,17 @@ def test_what_takes_long_says_how_far_it_is(
         assert (said in done.stderr) == (patience == 0.0)
         assert said not in done.stdout
         assert logging.getLogger("colora_theory").handlers == []
+
+
+@pytest.mark.parametrize("encoding", ["latin-1", "cp1252", "utf-8"])
+def test_consoles_that_cannot_show_a_sign_show_its_number(encoding: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "colora_theory.cli", "guarantees", "cramer_rao"],
+        env={**os.environ, "PYTHONIOENCODING": encoding},
+        capture_output=True,
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr.decode(encoding)
+    said = done.stdout.decode(encoding)
+    assert ("\\u" in said) == (encoding != "utf-8")
