@@ -170,7 +170,7 @@ def test_plugins_that_cannot_be_loaded_are_told_in_one_sentence(tmp_path, text, 
     assert message in asked.output
 
 
-@pytest.mark.parametrize(("stored", "ticks", "expected"), [(1000, 2.5, 20), (15, 1e9, 15), (1000, 0.5, 0)])
+@pytest.mark.parametrize(("stored", "ticks", "expected"), [(1000, 2.5, 30), (15, 1e9, 15), (1000, 0.0, 10)])
 def test_verifying_ends_with_the_time_or_with_the_trials_of_before(
     run: Path, monkeypatch: pytest.MonkeyPatch, stored: int, ticks: float, expected: int
 ) -> None:
