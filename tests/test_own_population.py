@@ -356,3 +356,17 @@ def test_noise_of_outputs_follows_their_units() -> None:
     other = ct.CoLoRARegressor().fit(x, y * [1.0, 100.0], groups=groups)
     np.testing.assert_allclose(other.predict(x, groups=groups, return_std=True)[1], one * [1.0, 100.0], rtol=1e-6)
     assert 3.0 < one[:, 0].mean() / one[:, 1].mean() < 7.0
+
+
+def test_shrinkage_is_one_without_rows_and_vanishes_with_many() -> None:
+    """1 − (effective parameters)/(coefficients): between 0 and 1, less the more rows a user has."""
+    rng = np.random.default_rng(6)
+    sizes = [1, 3, 10, 40, 400, 40, 40, 40]
+    groups = np.repeat(np.arange(8), sizes)
+    x = rng.standard_normal((sum(sizes), 2))
+    y = np.einsum("nd,nd->n", x, rng.standard_normal((8, 2))[groups]) + rng.standard_normal(len(x))
+    shrinkage = ct.CoLoRARegressor().fit(x, y, groups=groups).summary().users["shrinkage"].to_numpy()
+    assert (shrinkage >= 0.0).all()
+    assert (shrinkage <= 1.0).all()
+    assert shrinkage[0] > 0.5 > 0.1 > shrinkage[4]
+    assert (np.diff(shrinkage[:5]) < 0.0).all()
