@@ -265,7 +265,7 @@ class _Certified(Guarantee):
         """The certificate of a fit that can be repeated on other data and has the model's rank; else None."""
         again = getattr(fit, "again", None)
         subspace = getattr(fit, "input_subspace", None)
-        if again is None or subspace is None or subspace.shape[1] != problem.rank_in or data.num_users < 2:
+        if again is None or subspace is None or subspace.shape[1] != problem.rank_in:
             return None
         # the same division whenever the trial is drawn again
         rng = np.random.default_rng([zlib.crc32(np.ascontiguousarray(data.responses).tobytes()), 2])
