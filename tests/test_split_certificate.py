@@ -36,15 +36,15 @@ from colora_theory.guarantees.tangent_step import inverse_and_floor, noise_limit
 from colora_theory.model.linalg import haar
 
 
-def part(rng, k=12, n=9, d=8, r=2, sigma=0.3, tilt=0.2):
-    """B̃, A, the cores a_i, and a part of the data with θ_i = (B̃ + B̃_⊥A)a_i."""
+def part(rng, k=12, n=9, d=8, r=2, sigma=0.3, tilt=0.2, p=1):
+    """B̃, A, the cores a_i, and a part of the data with W_i = (B̃ + B̃_⊥A)a_i."""
     basis = haar(rng, d, r)
     outside = complement(basis)
     change = tilt * rng.standard_normal((d - r, r))
-    cores = rng.standard_normal((k, r))
-    theta = cores @ (basis + outside @ change).T
+    cores = rng.standard_normal((k, r, p))
+    theta = (basis + outside @ change) @ cores
     x = rng.standard_normal((k, n, d))
-    y = np.einsum("knd,kd->kn", x, theta) + sigma * rng.standard_normal((k, n))
+    y = x @ theta + sigma * rng.standard_normal((k, n, p))
     return basis, change, cores, theta, ct.Dataset.from_arrays(list(x), list(y))
 
 
@@ -57,16 +57,16 @@ def test_exact_laws_of_energies_and_cores():
     k, n, r, sigma = 4000, 7, 2, 0.3
     basis, change, cores, _, data = part(rng, k, n, sigma=sigma)
     seen = project(basis, data)
-    s = np.sqrt(sigma**2 + ((cores @ change.T) ** 2).sum(1))
+    s = np.sqrt(sigma**2 + ((change @ cores) ** 2).sum((1, 2)))
     energies = seen.energies / s**2
-    errors = seen.cores - cores
+    errors = (seen.cores - cores)[:, :, 0]
     white = np.einsum("kab,kb->ka", np.linalg.cholesky(np.linalg.inv(seen.spread)).swapaxes(1, 2), errors)
     white /= s[:, None]
     assert stats.kstest(energies, stats.chi2(n - r).cdf).pvalue > 1e-6
     assert stats.kstest(white.ravel(), stats.norm.cdf).pvalue > 1e-6
     assert abs(stats.spearmanr(energies, (white**2).sum(1)).statistic) < 5 / math.sqrt(k)
     assert stats.kstest(energies, stats.chi2(n).cdf).pvalue < 1e-6, "the test can fail"
-    np.testing.assert_allclose(seen.leverage.T @ seen.leverage, np.eye(r), atol=1e-12)
+    np.testing.assert_allclose(np.einsum("kap,kbp->ab", seen.leverage, seen.leverage), np.eye(r), atol=1e-12)
 
 
 @pytest.mark.parametrize("x", [0.5, 2.0, 4.0])
@@ -84,29 +84,30 @@ def test_quadratic_forms(x):
     assert quadratic_form_chernoff(np.zeros(3), x) == 0.0
 
 
-def test_the_worst_of_what_may_be_missed():
+@pytest.mark.parametrize("p", [1, 3])
+def test_the_worst_of_what_may_be_missed(p):
     """Steps 2 and 5: `most` is at least every case it allows, and without one A the linear program's value."""
     rng = np.random.default_rng(2)
     closest = 0.0
     for _ in range(200):
         k, r = 8, 2
-        cores, errors = rng.standard_normal((k, r)), 0.1 * rng.standard_normal((k, r))
+        cores, errors = rng.standard_normal((k, r, p)), 0.1 * rng.standard_normal((k, r, p))
         a = rng.standard_normal((5, r)) @ np.diag([1.0, rng.uniform()])
-        b = (((cores - errors) @ a.T) ** 2).sum(1)
-        values, vectors = np.linalg.eigh(cores.T @ cores)
+        b = ((a @ (cores - errors)) ** 2).sum((1, 2))
+        values, vectors = np.linalg.eigh(np.einsum("kap,kbp->ab", cores, cores))
         root = (vectors / np.sqrt(values)) @ vectors.T
         size = float(np.linalg.norm(a @ np.linalg.inv(root)))
-        each = ((errors @ a.T) ** 2).sum(1) / size**2
+        each = ((a @ errors) ** 2).sum((1, 2)) / size**2
         caps = b * rng.uniform(1.0, 3.0, k)
         v = rng.exponential(size=k) ** 3
-        plain = Missed(b.sum(), caps, cores @ root)
+        plain = Missed(b.sum(), caps, root @ cores)
         full = dataclasses.replace(plain, size=size, share=each.sum(), every=each)
         best = linprog(-v, A_ub=np.ones((1, k)), b_ub=[b.sum()], bounds=list(zip(np.zeros(k), caps, strict=True)))
         assert plain.most(v) == pytest.approx(-best.fun, rel=1e-9)
         assert v @ b <= full.most(v) * (1 + 1e-12)
         assert full.most(v) <= plain.most(v)
         closest = max(closest, float(v @ b) / full.most(v))
-    assert closest > 0.9, "a limit a tenth smaller would be caught here"
+    assert closest > 0.8, "a limit a fifth smaller would be caught here"
 
 
 def test_caps_that_are_known_anyway():
@@ -123,60 +124,65 @@ def test_caps_that_are_known_anyway():
     assert smaller > 350
 
 
+@pytest.mark.parametrize("outputs", [1, 3])
 @pytest.mark.parametrize("x", [1.0, 4.0])
-def test_energy_of_the_cores(x):
+def test_energy_of_the_cores(x, outputs):
     rng = np.random.default_rng(4)
     eigen, b = rng.exponential(size=(10, 2)), np.zeros(10)
     b[np.argmax(eigen.max(1))], variance = 0.3, 0.1
-    missed = Missed(0.3, np.full(10, 0.3), np.eye(10, 2))
+    missed = Missed(0.3, np.full(10, 0.3), np.ones((10, 2, outputs)))
     level = energy_upper(eigen, variance, missed, x)
     drawn = (rng.chisquare(1, (4000, 10, 2)) * eigen * (variance + b)[None, :, None]).sum((1, 2))
+    if outputs > 1:
+        drawn += (rng.chisquare(outputs - 1, (4000, 10, 2)) * eigen * variance).sum((1, 2))
     assert_rare(int((drawn >= level).sum()), 4000, math.exp(-x))
     assert level < 3 * np.quantile(drawn, 1 - math.exp(-x))
-    assert energy_upper(eigen, 0.0, Missed(0.0, np.zeros(10), np.eye(10, 2)), x) == 0.0
+    assert energy_upper(eigen, 0.0, Missed(0.0, np.zeros(10), np.ones((10, 2, outputs))), x) == 0.0
 
 
-def test_tilted_core_errors():
+@pytest.mark.parametrize("p", [1, 3])
+def test_tilted_core_errors(p):
     """Step 3, with M from the very cores whose errors are bounded."""
-    rng, x, trials = np.random.default_rng(5), 1.0, 2000
+    rng, x, trials = np.random.default_rng(5), 1.0, 1000
     over, single, ratio = 0, 0, 0.0
     for _ in range(trials):
-        basis, change, cores, _, data = part(rng, tilt=0.5)
+        basis, change, cores, _, data = part(rng, tilt=0.5, p=p)
         seen = project(basis, data)
-        b = ((cores @ change.T) ** 2).sum(1)
+        b = ((change @ cores) ** 2).sum((1, 2))
         share, each = tilted_errors(
             seen.root @ seen.spread @ seen.root, 0.09, Missed(b.sum(), b, seen.leverage), x
         )
         size = np.linalg.norm(change @ np.linalg.inv(seen.root)) ** 2
-        found = (((seen.cores - cores) @ change.T) ** 2).sum(1) / size
+        found = ((change @ (seen.cores - cores)) ** 2).sum((1, 2)) / size
         over += found.sum() > share
         single += (found > each).any()
         ratio = max(ratio, found.sum() / share)
     assert_rare(over, trials, math.exp(-x))
     assert_rare(single, trials, 2 * math.exp(-x))  # it may be the limit of the sum that caps it
-    assert ratio > 0.5, "a limit half as large would be caught"
+    assert ratio > 0.4, "a limit a third as large would be caught"
 
 
-def test_tangent_step_against_dense_least_squares():
+@pytest.mark.parametrize("p", [1, 2])
+def test_tangent_step_against_dense_least_squares(p):
     """Step 4: the equations are those of a dense regression, and its noise has the law that the limits assume."""
     rng, failure, trials, sigma = np.random.default_rng(6), 0.3, 1500, 0.2
-    basis, change, cores, theta, data = part(rng, k=10, n=8, d=6)
+    basis, change, cores, theta, data = part(rng, k=10, n=8, d=6, p=p)
     outside = complement(basis)
-    values, vectors = np.linalg.eigh(cores.T @ cores)
+    values, vectors = np.linalg.eigh(np.einsum("kap,kbp->ab", cores, cores))
     root = (vectors / np.sqrt(values)) @ vectors.T
     rows = []
     for x, a in zip(data.covariates, cores, strict=True):
         z = x @ basis
         left = np.eye(len(x)) - z @ np.linalg.pinv(z)
-        rows.append(np.einsum("na,b->nab", left @ x @ outside, root @ a).reshape(len(x), -1))
+        rows.append(np.einsum("na,bp->npab", left @ x @ outside, root @ a).reshape(len(x) * p, -1))
     dense = np.concatenate(rows)
-    matrix, right = normal_equations(basis, outside, data, cores @ root)
+    matrix, right = normal_equations(basis, outside, data, root @ cores)
     np.testing.assert_allclose(matrix, dense.T @ dense, atol=1e-10)
     np.testing.assert_allclose(right.ravel(), dense.T @ data.responses.ravel(), atol=1e-10)
     inverse, floor = inverse_and_floor(matrix)
     np.testing.assert_allclose(inverse, np.linalg.inv(dense.T @ dense), rtol=1e-8)
     norm, energy = noise_limits(inverse, floor, root, failure)
-    pseudo, clean = np.linalg.pinv(dense), np.einsum("knd,kd->kn", data.covariates, theta).ravel()
+    pseudo, clean = np.linalg.pinv(dense), (data.covariates @ theta).ravel()
     lengths, norms = np.empty(trials), np.empty(trials)
     for t in range(trials):
         found = (pseudo @ (clean + sigma * rng.standard_normal(len(clean)))).reshape(-1, 2)
@@ -221,7 +227,7 @@ def test_angles_add():
 def test_spread_of_the_parts_is_subtracted():
     """‖mean − θ‖² from the parts' errors, when these are stated exactly."""
     rng = np.random.default_rng(9)
-    theta, found = rng.standard_normal((5, 4)), rng.standard_normal((3, 5, 4))
+    theta, found = rng.standard_normal((5, 4, 1)), rng.standard_normal((3, 5, 4, 1))
     regions = [(judge_like(each, ((each - theta) ** 2).sum()),) for each in found]
     mean = found.mean(0)
     assert _error_by_rows(regions, mean) == pytest.approx(((mean - theta) ** 2).sum())
@@ -253,7 +259,7 @@ def test_regions_cover_the_truth_whatever_the_subspace(tilt):
     rng, failure, trials = np.random.default_rng(11), 0.3, 300
     missed = np.zeros((2, 2), int)
     for _ in range(trials):
-        basis, change, _, theta, data = part(rng, k=30, n=25, d=7, tilt=tilt)
+        basis, change, _, theta, data = part(rng, k=30, n=25, d=7, tilt=tilt, p=1 + int(rng.integers(2)))
         true = np.linalg.qr(basis + complement(basis) @ change)[0]
         for kind, region in enumerate(judge(basis, data, 0.3, 0.3, failure)):
             missed[kind, 0] += ct.subspace_distance(region.centre, true) > region.radius
@@ -286,6 +292,8 @@ SMALL = ct.Problem(num_users=30, num_samples=30, dim_in=12, rank=2, noise_std=0.
         ({"design": "sensing", "rank": 1}, {"noise_std": 0.3}),
         ({"sampling": "sufficient", "num_samples": 200}, {"noise_std": 0.3}),
         ({"core_distribution": "unit", "incoherence": 8.0}, {"noise_std": 0.3}),
+        ({"dim_out": 3, "rank": (2, 2)}, {"noise_std": 0.3}),
+        ({"dim_out": 4, "rank": (3, 1), "num_samples": 60, "pretrained_norm": 1.0}, {"noise_std": 0.3}),
     ],
 )
 def test_coverage_on_small_problems(changes, options):
@@ -342,6 +350,7 @@ def test_plans_depend_on_sizes_alone():
     assert plan_of([100] * 20, 500, 2) == ("users", 10)
     assert plan_of([500] * 20, 500, 10) == ("rows", 10)
     assert plan_of([5] * 2, 50, 2).parts == 2
+    assert plan_of([30], 12, 2, 3) == ("rows", 4)
 
 
 def test_a_fit_can_be_repeated_on_other_data():
@@ -397,7 +406,7 @@ def test_what_is_refused():
         ct.split_certify(ct.estimators.get("full_finetuning")(), data)
     with pytest.raises(ct.InputError, match=r"fit\(data, rng\)"):
         ct.split_certify("altmin", data)
-    wide = SMALL.replace(dim_out=2)
+    wide = SMALL.replace(dim_out=2, design="sensing")
     with pytest.raises(ct.InputError, match="dim_out = 2"):
         ct.split_certify(
             method, ct.sample_data(wide, ct.sample_truth(wide, np.random.default_rng(0)), np.random.default_rng(1))

@@ -1,7 +1,7 @@
 """What data that a subspace has not seen say about the truth: a region for the subspace, a limit for the weights.
 
-Vector model, θ_i = U c_i, covariates N(0, I). B̃ is any subspace that is independent of the data judged here:
-learned from other users, or from other rows of the same ones. docs/theory.md, section "Split data", has the
+Regression design, W_i = U C_i Vᵀ, covariates N(0, I). B̃ is any subspace that is independent of the data judged
+here: learned from other users, or from other rows of the same ones. docs/theory.md, section "Split data", has the
 proofs; each function below is one of its steps and has a test of its own.
 """
 
@@ -38,8 +38,8 @@ class Region:
     ----------
     centre : orthonormal basis of the estimated subspace, shape (dim_in, rank).
     radius : upper limit of its distance (sine of the largest angle) to the truth; 1 says nothing.
-    weights : estimates of the users' θ_i, shape (num_users, dim_in).
-    error : upper limit of Σ‖θ̄_i − θ_i‖².
+    weights : estimates of the users' W_i, shape (num_users, dim_in, dim_out).
+    error : upper limit of Σ‖W̄_i − W_i‖_F².
     reason : why there are no limits; empty where there are.
     """
 
@@ -56,8 +56,8 @@ class Projected:
 
     Attributes
     ----------
-    cores : â_i by least squares on Z_i = X_iB̃, shape (k, r).
-    energies : R_i, squared norm of what the cores leave of y_i, shape (k,).
+    cores : â_i by least squares on Z_i = X_iB̃, shape (k, r, p).
+    energies : R_i, squared norm of what the cores leave of Y_i, shape (k,).
     freedom : n_i − r.
     spread : G_i = (Z_iᵀZ_i)⁻¹, shape (k, r, r).
     root : M^{-1/2}, M = Σ â_iâ_iᵀ, shape (r, r).
@@ -71,36 +71,36 @@ class Projected:
 
     @property
     def leverage(self) -> Array:
-        """M^{-1/2}â_i, shape (k, r), orthonormal columns."""
-        return self.cores @ self.root
+        """M^{-1/2}â_i, shape (k, r, p)."""
+        return self.root @ self.cores
 
 
 def project(basis: Array, data: Dataset) -> Projected | None:
     """Step 1: every user's core by least squares; None where the cores do not span r dimensions."""
-    z, y = data.covariates @ basis, data.responses[:, :, 0]
+    z, y = data.covariates @ basis, data.responses
     try:
         spread = np.asarray(np.linalg.inv(z.swapaxes(1, 2) @ z), dtype=float)
     except np.linalg.LinAlgError:
         return None
-    cores = (spread @ (z.swapaxes(1, 2) @ y[:, :, None]))[:, :, 0]
-    left = y - (z @ cores[:, :, None])[:, :, 0]
-    values, vectors = np.linalg.eigh(cores.T @ cores)
+    cores = spread @ (z.swapaxes(1, 2) @ y)
+    left = y - z @ cores
+    values, vectors = np.linalg.eigh(np.einsum("kap,kbp->ab", cores, cores))
     if not values[0] > 1e-12 * values[-1]:
         return None
     root = (vectors / np.sqrt(values)) @ vectors.T
     freedom = data.counts - basis.shape[1]
-    return Projected(cores, np.einsum("kn,kn->k", left, left), freedom, spread, root)
+    return Projected(cores, np.einsum("knp,knp->k", left, left), freedom, spread, root)
 
 
 @dataclass(frozen=True, eq=False)
 class Missed:
-    """What is known of the parts b_i = ‖(I − B̃B̃ᵀ)θ_i‖² = ‖Aa_i‖², and of A(â_i − a_i).
+    """What is known of the parts b_i = ‖(I − B̃B̃ᵀ)W_i‖_F² = ‖Aa_i‖_F², and of A(â_i − a_i).
 
     Attributes
     ----------
     total : Σ b_i ≤ total.
     caps : b_i ≤ caps_i, shape (k,).
-    leverage : M^{-1/2}â_i, shape (k, r).
+    leverage : M^{-1/2}â_i, shape (k, r, p).
     size : α = ‖AM^{1/2}‖_F ≤ size.
     share, every : Σ‖A(â_i − a_i)‖² ≤ share·α², and each of them ≤ every_i α², shape (k,).
     """
@@ -120,7 +120,8 @@ class Missed:
         filled = float(np.diff(used, prepend=0.0) @ values[order])
         if self.every is None or self.size == math.inf:
             return filled
-        along = float(np.linalg.eigvalsh((self.leverage * values[:, None]).T @ self.leverage)[-1])
+        weighed = np.einsum("k,kap,kbp->ab", values, self.leverage, self.leverage, optimize=True)
+        along = float(np.linalg.eigvalsh(weighed)[-1])
         beside = min(float(values.max()) * self.share, float(values @ self.every))
         return min(filled, self.size**2 * (math.sqrt(max(along, 0.0)) + math.sqrt(beside)) ** 2)
 
@@ -129,8 +130,9 @@ def energy_upper(eigen: Array, variance: float, missed: Missed, x: float) -> flo
     """Step 2: level that Σ_ij (σ² + b_i) e_ij χ²_1 exceeds with probability ≤ e^{−x}, in the worst case of b.
 
     Chernoff's bound; its exponent is convex in every b_i, so it lies below its chord on [0, caps_i]. `eigen` holds
-    e_ij, shape (k, r).
+    e_ij, shape (k, r). Further outputs add Σ_ij σ² e_ij χ²_{p−1}: it is worst when b_i lies in one direction.
     """
+    others = missed.leverage.shape[2] - 1
     caps = np.minimum(missed.caps, missed.total)
     top = float(((variance + caps) * eigen.max(1)).max())
     if top == 0.0:
@@ -141,7 +143,7 @@ def energy_upper(eigen: Array, variance: float, missed: Missed, x: float) -> flo
         start = -0.5 * np.log1p(-twice * variance * eigen).sum(1)
         rise = -0.5 * np.log1p(-twice * (variance + caps)[:, None] * eigen).sum(1) - start
         slopes = np.divide(rise, caps, out=np.zeros(len(caps)), where=caps > 0)
-        best = min(best, 2.0 * (x + float(start.sum()) + missed.most(slopes)) / twice)
+        best = min(best, 2.0 * (x + (1 + others) * float(start.sum()) + missed.most(slopes)) / twice)
     return best
 
 
@@ -150,12 +152,14 @@ def tilted_errors(white: Array, variance: float, missed: Missed, x: float) -> tu
 
     `white` holds M^{-1/2}G_iM^{-1/2}, shape (k, r, r). Each of the two fails with probability ≤ e^{−x}.
     """
+    outputs = missed.leverage.shape[2]
     tops = np.asarray(np.linalg.eigvalsh(white)[:, -1], dtype=float)
-    total = variance * float(np.linalg.eigvalsh(white.sum(0))[-1]) + missed.most(tops)
+    total = outputs * variance * float(np.linalg.eigvalsh(white.sum(0))[-1]) + missed.most(tops)
     single = (variance + np.minimum(missed.caps, missed.total)) * tops
     share = quadratic_form_upper(total, total * float(single.max()), float(single.max()), x)
-    more = x + math.log(len(white))
-    return share, np.minimum(single * quadratic_form_upper(1.0, 1.0, 1.0, more), share)
+    more, whole = x + math.log(len(white)), single + (outputs - 1) * variance * tops
+    each = whole + 2.0 * np.sqrt(more * whole * single) + 2.0 * more * single
+    return share, np.minimum(each, share)
 
 
 @dataclass(frozen=True)
@@ -171,11 +175,12 @@ def settle(seen: Projected, step: TangentStep | None, low: float, high: float, f
     """Steps 2 to 5: the limits of α, of the users' b_i and of the core errors tighten each other on one event."""
     each, k = failure / EVENTS, len(seen.cores)
     x = math.log(1.0 / each)
-    total = total_limit(seen.energies, seen.freedom, 1, low**2, each)
-    caps = user_limits(seen.energies, seen.freedom, 1, low**2, each if k == 1 else each / 2 / k)
+    outputs = seen.cores.shape[2]
+    total = total_limit(seen.energies, seen.freedom, outputs, low**2, each)
+    caps = user_limits(seen.energies, seen.freedom, outputs, low**2, each if k == 1 else each / 2 / k)
     missed = Missed(total, caps, seen.leverage)
     white = seen.root @ seen.spread @ seen.root
-    lengths, m, bias = np.linalg.norm(seen.leverage, axis=1), float(seen.freedom.max()), math.inf
+    lengths, m, bias = np.linalg.norm(seen.leverage, 2, axis=(1, 2)), float(seen.freedom.max()), math.inf
     for _ in range(ROUNDS):
         share, every = tilted_errors(white, high**2, missed, x)
         size = missed.size
@@ -189,7 +194,7 @@ def settle(seen: Projected, step: TangentStep | None, low: float, high: float, f
         if size == math.inf:
             break
         caps = np.minimum(missed.caps, size**2 * (lengths + np.sqrt(every)) ** 2)
-        total = min(missed.total, total_limit(seen.energies, seen.freedom, 1, low**2, each, caps))
+        total = min(missed.total, total_limit(seen.energies, seen.freedom, outputs, low**2, each, caps))
         missed = replace(missed, total=total, caps=caps, size=size, share=share, every=every)
     eigen = np.asarray(np.linalg.eigvalsh(seen.spread), dtype=float)
     return Sizes(missed, bias, energy_upper(eigen, high**2, missed, x))
@@ -197,7 +202,8 @@ def settle(seen: Projected, step: TangentStep | None, low: float, high: float, f
 
 def noise_ceiling(seen: Projected, failure: float) -> float:
     """Upper confidence limit of σ: ΣR_i lies above σ²χ² in law, whatever is missed."""
-    return math.sqrt(float(seen.energies.sum()) / float(stats.chi2.ppf(failure, int(seen.freedom.sum()))))
+    freedom = int(seen.freedom.sum()) * seen.cores.shape[2]
+    return math.sqrt(float(seen.energies.sum()) / float(stats.chi2.ppf(failure, freedom)))
 
 
 def judge(basis: Array, data: Dataset, low: float, high: float | None, failure: float) -> tuple[Region, Region]:
@@ -208,14 +214,15 @@ def judge(basis: Array, data: Dataset, low: float, high: float | None, failure: 
     Parameters
     ----------
     basis : orthonormal, shape (dim_in, rank).
-    data : one output, no pretrained weight.
+    data : regression design, no pretrained weight.
     low, high : limits of the noise's standard deviation, taken to hold. None: found here, at a share of `failure`.
     """
-    r, nothing = basis.shape[1], Region(basis, 1.0, np.zeros((data.num_users, data.dim_in)), math.inf)
+    r, blank = basis.shape[1], np.zeros((data.num_users, data.dim_in, data.dim_out))
+    nothing = Region(basis, 1.0, blank, math.inf)
     if data.counts.min() <= r:
         reason = f"a user has only {data.counts.min()} fresh rows, {r + 1} are needed"
         return (replace(nothing, reason=reason),) * 2
-    seen = project(basis, data) if data.num_users >= r else None
+    seen = project(basis, data) if data.num_users * data.dim_out >= r else None
     if seen is None:
         return (replace(nothing, reason=f"the cores of {data.num_users} users do not span {r} dimensions"),) * 2
     if high is None:
@@ -225,7 +232,7 @@ def judge(basis: Array, data: Dataset, low: float, high: float | None, failure: 
     step = tangent_step(basis, outside, data, seen.cores, seen.root, high, failure / EVENTS)
     sizes = settle(seen, step, low, high, failure)
     missed, size = sizes.missed, sizes.missed.size
-    plain, flattest = seen.cores @ basis.T, float(np.linalg.norm(seen.root, 2))
+    plain, flattest = basis @ seen.cores, float(np.linalg.norm(seen.root, 2))
     tilt = size * flattest
     radius = tilt / math.hypot(1.0, tilt) if tilt < math.inf else 1.0
     first = Region(basis, radius, plain, missed.total + sizes.noise)
@@ -235,6 +242,6 @@ def judge(basis: Array, data: Dataset, low: float, high: float | None, failure: 
     return first, Region(
         centre=np.linalg.qr(basis + outside @ step.change)[0],
         radius=min(1.0, step.noise + sizes.bias * size * flattest),
-        weights=plain + seen.cores @ step.change.T @ outside.T,
+        weights=plain + outside @ (step.change @ seen.cores),
         error=sizes.noise + beside**2,
     )

@@ -15,7 +15,7 @@ from colora_theory.errors import InputError, expect
 from colora_theory.guarantees.base import Guarantee, Hypothesis, register
 from colora_theory.guarantees.fresh_region import Region, judge
 from colora_theory.guarantees.held_out import joined, noise_floor
-from colora_theory.guarantees.hypotheses import at_least, homogeneous, isotropic_gaussian, noisy, vector_model
+from colora_theory.guarantees.hypotheses import at_least, homogeneous, isotropic_gaussian, noisy, regression
 from colora_theory.model.checks import check_integer, check_real
 from colora_theory.model.dataset import Dataset
 from colora_theory.model.linalg import Array, subspace_distance
@@ -35,7 +35,7 @@ class SplitCertificate:
     ----------
     subspace_limit : upper confidence limit of the sine of the largest angle between the fit's subspace and the
         true one; 1 says nothing.
-    error_limit : upper confidence limit of Σ_i ‖θ̂_i − θ_i‖²; infinite where there is none.
+    error_limit : upper confidence limit of Σ_i ‖Ŵ_i − W_i‖_F²; infinite where there is none.
     eta : probability with which either may fail.
     by, parts : whether users or rows were divided, and into how many parts.
     fit : the fit that the limits are about.
@@ -65,23 +65,24 @@ class Plan(NamedTuple):
     parts: int
 
 
-def plan_of(counts: Any, dim_in: int, rank: int) -> Plan:
+def plan_of(counts: Any, dim_in: int, rank: int, dim_out: int = 1) -> Plan:
     """How to divide data: a choice by sizes alone, so that it cannot follow the noise.
 
     Two parts where the rows are several times the unknowns; more near that threshold, since the fits without a
     part must learn the subspace. By rows where every part keeps many more of them than the rank, because the fits
     of the parts then have independent errors; else by users, if a part's are enough to span the subspace.
     """
-    k, least = len(counts), int(min(counts))
-    load = float(sum(counts)) / (rank * (dim_in - rank) + k * rank)
+    seen = min(rank, dim_out)  # directions of the subspace that a user can see
+    k, least = len(counts) * seen, int(min(counts))
+    load = float(sum(counts)) * seen / (rank * (dim_in - rank) + k * rank)
     parts = 2 if load >= 4.5 else 3 if load >= 3.0 else 4 if load >= 2.2 else 10
     if least // parts >= max(3 * rank, 25):
         return Plan("rows", parts)
-    if k >= parts * rank:
+    if k >= parts * rank and len(counts) >= parts:
         return Plan("users", parts)
     if least >= 2 * parts * rank:
         return Plan("rows", parts)
-    return Plan("users", 2) if k >= 2 * rank else Plan("rows", 2)
+    return Plan("users", 2) if k >= 2 * rank and len(counts) > 1 else Plan("rows", 2)
 
 
 def angle_sum(first: float, second: float) -> float:
@@ -105,7 +106,7 @@ def split_certify(
     rng: np.random.Generator | None = None,
     fit: Any = None,
 ) -> SplitCertificate:
-    """Certify a fit of the shared vector model from its own data: distance to the true subspace, and error.
+    """Certify a fit of the shared model from its own data: distance to the true input subspace, and error.
 
     The data are divided; every part judges a fit of the others by exact laws of χ² and Gaussian variables, and the
     fit of all data is as far from those as can be seen. Nothing is asymptotic, no local minimum is assumed to be
@@ -114,14 +115,14 @@ def split_certify(
     Parameters
     ----------
     estimator : an object with `fit(data, rng)` that learns a shared subspace of the true rank.
-    data : dim_out = 1, covariates N(0, I), Gaussian noise, all users in the shared model.
+    data : regression design (or one output), covariates N(0, I), Gaussian noise, all users in the shared model.
     noise_std : σ; or (low, high), limits of it; or None: limits from the data, at some of `eta`. The lower one
         then needs users with more rows than dim_in to be of use.
     by, parts : "users" or "rows", and into how many parts (None: chosen from the sizes).
     rng : drives what is random in the method, and the division of sufficient rows.
     fit : the fit of all data, where there is one already.
 
-    Raises InputError for data with several outputs and for methods without a shared subspace.
+    Raises InputError for matrix sensing and for methods without a shared subspace.
 
     >>> import numpy as np, colora_theory as ct
     >>> problem = ct.Problem(num_users=60, num_samples=60, dim_in=20, rank=2, noise_std=0.1)
@@ -137,15 +138,15 @@ def split_certify(
         raise InputError(f"eta must lie strictly between 0 and 1, got {eta:g}.")
     if not callable(getattr(estimator, "fit", None)):
         raise InputError(f"estimator must be an object with fit(data, rng), got {type(estimator).__name__}.")
-    if data.dim_out != 1:
-        raise InputError(f"data must have one output (the vector model), got dim_out = {data.dim_out}.")
+    if data.design == "sensing" and data.dim_out != 1:
+        raise InputError(f"data must be of the regression design, got sensing with dim_out = {data.dim_out}.")
     fit = estimator.fit(data, rng) if fit is None else fit
     if getattr(fit, "input_subspace", None) is None:
         raise InputError(
             "estimator must learn a shared subspace, and this one's fit has none; use certify instead."
         )
     rank = fit.input_subspace.shape[1]
-    chosen = plan_of(data.counts, data.dim_in, rank)
+    chosen = plan_of(data.counts, data.dim_in, rank, data.dim_out)
     by, parts = chosen.by if by is None else by, chosen.parts if parts is None else parts
     if by not in WAYS:
         raise InputError(f"by must be one of {', '.join(WAYS)}, got {by!r}.")
@@ -154,13 +155,13 @@ def split_certify(
     if parts > most:
         raise InputError(f"parts must be at most {most}, the number of {by} there are, got {parts}.")
     low, high, left = _noise(data, noise_std, eta)
-    plain = _one_output(data)
+    plain = _regression(data)
     regions, members = [], []
     for training, fresh, users in _divided(data, plain, by, parts, rng):
         learned = estimator.fit(training, rng)
         members.append(users)
         regions.append(_region(learned, fresh, rank, low, high, left / parts))
-    target = fit.weights[:, :, 0] - (0.0 if data.pretrained is None else data.pretrained[:, 0])
+    target = fit.weights - (0.0 if data.pretrained is None else data.pretrained)
     radius = min(
         (
             angle_sum(each.radius, subspace_distance(fit.input_subspace, each.centre))
@@ -194,8 +195,8 @@ def _noise(data: Dataset, noise_std: Any, eta: float) -> tuple[float, float | No
     return low, high, eta
 
 
-def _one_output(data: Dataset) -> Dataset:
-    """The data as a regression with one output and without the pretrained weight."""
+def _regression(data: Dataset) -> Dataset:
+    """The data without the pretrained weight, and as a regression where sensing of one output is meant."""
     plain = data.without_pretrained()
     if plain.design == "regression":
         return plain
@@ -211,7 +212,7 @@ def _divided(data: Dataset, plain: Dataset, by: str, parts: int, rng: Any) -> An
         return
     pieces = data.split(parts, rng)
     for j, piece in enumerate(pieces):
-        yield joined(data, pieces, j), _one_output(piece), slice(None)
+        yield joined(data, pieces, j), _regression(piece), slice(None)
 
 
 def _region(
@@ -219,7 +220,7 @@ def _region(
 ) -> tuple[Region, ...]:
     basis = learned.input_subspace
     if basis is None or basis.shape[1] != rank or not np.isfinite(basis).all():
-        nothing = np.zeros((fresh.num_users, fresh.dim_in))
+        nothing = np.zeros((fresh.num_users, fresh.dim_in, fresh.dim_out))
         return (Region(np.eye(fresh.dim_in, rank), 1.0, nothing, math.inf, f"a part's fit is {learned.status}"),)
     return judge(np.linalg.qr(basis)[0], fresh, low, high, failure)
 
@@ -259,7 +260,7 @@ class _Certified(Guarantee):
 
     def conditions(self, problem: Problem) -> list[Hypothesis]:
         rows = at_least(problem, problem.rank_in + 1, "rank + 1")
-        return [vector_model(problem), isotropic_gaussian(problem), homogeneous(problem), noisy(problem), rows]
+        return [regression(problem), isotropic_gaussian(problem), homogeneous(problem), noisy(problem), rows]
 
     def certificate(self, problem: Problem, data: Dataset, fit: Any) -> SplitCertificate | None:
         """The certificate of a fit that can be repeated on other data and has the model's rank; else None."""
@@ -279,16 +280,17 @@ class CertifiedSubspace(_Certified):
 
     Divide users (or rows) into parts. B̃ is the subspace that the same method learns without a part; the part is
     fresh for it. With Z_i = X_iB̃, N_i = X_iB̃_⊥, cores â_i by least squares, M_i projecting out Z_i, the true
-    subspace being spanned by B̃ + B̃_⊥A, and a_i = B̃ᵀθ_i:
+    subspace being spanned by B̃ + B̃_⊥A, and a_i = B̃ᵀW_i (one output: W_i = θ_i):
 
-        ‖M_iy_i‖² = (σ² + ‖Aa_i‖²) χ²_{n_i−r} bounds Σ‖Aa_i‖², and with it ‖AM^{1/2}‖_F, M = Σâ_iâ_iᵀ;
-        Ā = argmin Σ‖M_i(y_i − N_iAâ_i)‖² has Ā − A = H⁻¹(N(0, σ²) noise) + H⁻¹(m), ‖m‖ small with A.
+        ‖M_iY_i‖² = (σ² + ‖Aa_i‖²) χ²_{n_i−r} bounds Σ‖Aa_i‖², and with it ‖AM^{1/2}‖_F, M = Σâ_iâ_iᵀ;
+        Ā = argmin Σ‖M_i(Y_i − N_iAâ_i)‖² has Ā − A = H⁻¹(N(0, σ²) noise) + H⁻¹(m), ‖m‖ small with A.
 
     So the truth lies within a radius of B̃ and within another of B̃ + B̃_⊥Ā, and a fit of all data within that plus
     its own, computed, angle to the centre; the least over parts and centres is claimed. Nothing is assumed about
     the fit. For people: `ct.split_certify`, also with σ unknown.
-    Hypotheses: vector model with the fit's rank, covariates N(0, I), Gaussian noise of known σ > 0, more rows than
-    the rank for every user; a method that fits parts of the data too (`fit.again`), told nothing of the truth.
+    Hypotheses: regression design, the fit's input rank, covariates N(0, I), Gaussian noise of known σ > 0, more
+    rows than that rank for every user; a method that fits parts of the data too (`fit.again`), told nothing of the
+    truth.
     Kind: bound with probability 1 − η (η = 0.01). Source: docs/theory.md, "Split data".
     """
 
@@ -305,9 +307,9 @@ class CertifiedSubspace(_Certified):
 class CertifiedError(_Certified):
     """Split certificate of the weights: the summed squared error of a fit, from its own data and the noise level.
 
-    As `certified_subspace`. With g_i = â_i − a_i ~ N(0, (σ² + ‖Aa_i‖²)(Z_iᵀZ_i)⁻¹), the estimates θ̄_i = B̃â_i have
+    As `certified_subspace`. With g_i = â_i − a_i ~ N(0, (σ² + ‖Aa_i‖²)(Z_iᵀZ_i)⁻¹), the estimates W̄_i = B̃â_i have
 
-        Σ‖θ̄_i − θ_i‖² = Σ‖Aa_i‖² + Σ‖g_i‖²,  and those along B̃ + B̃_⊥Ā  Σ‖g_i‖² + Σ‖Ag_i + (Ā − A)â_i‖²,
+        Σ‖W̄_i − W_i‖² = Σ‖Aa_i‖² + Σ‖g_i‖²,  and those along B̃ + B̃_⊥Ā  Σ‖g_i‖² + Σ‖Ag_i + (Ā − A)â_i‖²,
 
     both bounded by the laws above. Parts by users cover each user once; parts by rows are averaged, and the spread
     of their estimates is subtracted. A fit of all data adds its computed distance to the centre.

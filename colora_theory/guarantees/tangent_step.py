@@ -45,9 +45,10 @@ class TangentStep:
 
 
 def normal_equations(basis: Array, outside: Array, data: Dataset, white: Array) -> tuple[Array, Array]:
-    """H′ = Σ w_iw_iᵀ ⊗ N_iᵀM_iN_i and Σ N_iᵀM_iy_i w_iᵀ, shapes (q, q) and (d − r, r).
+    """H′ = Σ w_iw_iᵀ ⊗ N_iᵀM_iN_i and Σ N_iᵀM_iY_i w_iᵀ, shapes (q, q) and (d − r, r).
 
-    N_i = X_iB̃_⊥, M_i projects out X_iB̃, w_i are the whitened cores. Entry (a, b) of A′ is number a·r + b.
+    N_i = X_iB̃_⊥, M_i projects out X_iB̃, w_i are the whitened cores, shape (k, r, p). Entry (a, b) of A′ is number
+    a·r + b.
     """
     r, rest = basis.shape[1], outside.shape[1]
     gram, right = np.zeros((rest * rest, r * r)), np.zeros((rest, r))
@@ -57,9 +58,9 @@ def normal_equations(basis: Array, outside: Array, data: Dataset, white: Array) 
         n = x @ outside
         n -= q @ (q.swapaxes(1, 2) @ n)
         w = white[users]
-        pairs = (w[:, :, None] * w[:, None, :]).reshape(len(x), -1)
+        pairs = (w @ w.swapaxes(1, 2)).reshape(len(x), -1)
         gram += (n.swapaxes(1, 2) @ n).reshape(len(x), -1).T @ pairs
-        right += (n.swapaxes(1, 2) @ data.responses[users])[:, :, 0].T @ w
+        right += np.einsum("kcp,kap->ca", n.swapaxes(1, 2) @ data.responses[users], w)
     full = gram.reshape(rest, rest, r, r).transpose(0, 2, 1, 3).reshape(rest * r, rest * r)
     return np.ascontiguousarray(full), right
 
@@ -120,9 +121,9 @@ def tangent_step(
 ) -> TangentStep | None:
     """Least squares for A with the cores held fixed; None where its equations are singular or too few."""
     r, rest = basis.shape[1], outside.shape[1]
-    if int((data.counts - r).sum()) <= r * rest or rest == 0:
+    if int((data.counts - r).sum()) * min(r, data.dim_out) <= r * rest or rest == 0:
         return None
-    matrix, right = normal_equations(basis, outside, data, cores @ root)
+    matrix, right = normal_equations(basis, outside, data, root @ cores)
     solved = inverse_and_floor(matrix)
     if solved is None:
         return None
