@@ -61,7 +61,7 @@ def run(options: argparse.Namespace) -> pd.DataFrame:
         size = d * k * n
         if problem.num_observations < problem.degrees_of_freedom or size > options.largest:
             continue
-        for seed in range(options.seeds if size <= 1e7 else 1):
+        for seed in range(options.seeds if size < 1e7 else 1):
             if (d, k, n, r, options.noise, seed) in known:
                 continue
             cell = {"d": d, "k": k, "n": n, "r": r, "noise": options.noise, "seed": seed}
