@@ -118,7 +118,8 @@ def split_certify(
     data : regression design (or one output), covariates N(0, I), Gaussian noise, all users in the shared model.
     noise_std : σ; or (low, high), limits of it; or None: limits from the data, at some of `eta`. The lower one
         then needs users with more rows than dim_in to be of use.
-    by, parts : "users" or "rows", and into how many parts (None: chosen from the sizes).
+    by, parts : "users" or "rows", and into how many parts (None: chosen from the sizes). Trying several and
+        keeping the best is not allowed for.
     rng : drives what is random in the method, and the division of sufficient rows.
     fit : the fit of all data, where there is one already.
 
