@@ -106,6 +106,23 @@ def test_wrong_attacks_are_refused(arguments, message):
         ct.attack(arguments.pop("claim"), **arguments)
 
 
+@pytest.mark.parametrize("alpha", [0.05, 1e-3])
+def test_the_confidence_sequence_of_a_mean_is_that_of_its_paper(alpha):
+    """Waudby-Smith et al. 2021, equations (14) and (24), step by step, with the mixture tuned for trial 100."""
+    x = np.random.default_rng(5).gamma(2.0, size=150)
+    rho = math.sqrt((-2 * math.log(alpha) + math.log(-2 * math.log(alpha) + 1)) / 100)
+    lows, highs = [], []
+    for n in range(100, 151):
+        part = x[:n]
+        radius = part.std() * math.sqrt(
+            2 * (n * rho**2 + 1) / (n**2 * rho**2) * math.log(math.sqrt(n * rho**2 + 1) / alpha)
+        )
+        lows.append(part.mean() - radius)
+        highs.append(part.mean() + radius)
+    np.testing.assert_allclose(mean_sequence(x, alpha), [max(lows), min(highs)], rtol=1e-10)
+    assert mean_sequence(x[:99], alpha) == (-math.inf, math.inf)
+
+
 def test_the_command_attacks_and_writes_the_study(tmp_path):
     out = tmp_path / "found.toml"
     words = ["attack", "local_least_squares_risk", "--bound", "dim_in=2:6", "--bound", "num_users=3"]
