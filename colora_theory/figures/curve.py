@@ -46,6 +46,7 @@ class Curve(FigureKind):
         "y_limits",
         "labels",
         "break_even",
+        "beside",
     )
 
     def axis_names(self) -> tuple[str, str]:
@@ -124,7 +125,9 @@ class Curve(FigureKind):
             if claimed is None or not len(claimed):
                 continue
             several = groups(claimed)
-            together = len(several) > 1 and bool(figure.lines)  # lines named by the study: one entry a claim
+            coloured = bool(figure.hue) and "hue" in claimed and bool((claimed["line"] == claimed["hue"]).all())
+            # lines named by the study, or told by their colour: one entry a claim
+            together = len(several) > 1 and (bool(figure.lines) or coloured)
             own = None if figure.hue or len(several) > 1 else self._colour_of(name, points, look)
             own = None if own in taken else own
             for index, (text, rows) in enumerate(several):
@@ -133,6 +136,9 @@ class Curve(FigureKind):
                     "_" if together and index else claim(rows, name, f", {text}" if text and not together else "")
                 )
                 grey, width = GREYS[number % len(GREYS)], (1.2, 2.4)[number // len(GREYS) % 2]
+                if together and coloured and not index:  # the entry speaks of all colours
+                    axes.plot([], [], linestyle=dash(rows), color=GREYS[1], linewidth=1.2, label=text)
+                    text = "_"
                 style: Any = dict(
                     linestyle=dash(rows),
                     color=own or hue_colour(rows, points, grey),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +14,7 @@ import matplotlib.pyplot as plt
 from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties
 
+from colora_theory.errors import InputError
 from colora_theory.figures.panel import looks
 from colora_theory.figures.style import WIDTHS, context, label_of, safe, scale, symbol_of, wrapped
 from colora_theory.figures.tables import facets, part_of, shown
@@ -42,7 +44,37 @@ def tables_of(results: Results, figure: Any) -> dict[str, pd.DataFrame]:
     """The tables that one figure draws: "points", and one table for every claim in it."""
     kind = kind_of(results.study, figure)
     kind.check()
-    return kind.tables(results)
+    tables = kind.tables(results)
+    if not figure.beside:
+        return tables
+    parts = [(results.study.name, tables)]
+    for name in figure.beside:
+        other = _run_beside(results, name)
+        parts.append((name, tables_of(other, figure.model_copy(update={"beside": [], "hue": None}))))
+    return together(parts)
+
+
+def _run_beside(results: Results, name: str) -> Results:
+    folder = results.path.parent / name
+    if not (folder / "results.sqlite").exists():
+        raise InputError(
+            f"beside names runs in the folder {results.path.parent}, which has no {name!r}; run it first."
+        )
+    return type(results).open(folder)
+
+
+def together(parts: Sequence[tuple[str, dict[str, pd.DataFrame]]]) -> dict[str, pd.DataFrame]:
+    """The tables of one figure of several studies, joined: every line is told by the name of its study."""
+    import pandas as pd
+
+    joined: dict[str, list[pd.DataFrame]] = {}
+    for name, tables in parts:
+        for key, table in tables.items():
+            lines = [f"{name}: {text}" if text else name for text in table["line"]]
+            joined.setdefault(key, []).append(
+                table.assign(line=lines).drop(columns=["hue", "rest"], errors="ignore")
+            )
+    return {key: pd.concat(tables, ignore_index=True) for key, tables in joined.items()}
 
 
 def draw_one(study: Study, figure: Any, tables: dict[str, pd.DataFrame], style: str = "paper") -> Figure:
@@ -57,6 +89,7 @@ def draw_one(study: Study, figure: Any, tables: dict[str, pd.DataFrame], style: 
         picture, axes = plt.subplots(
             rows, columns, figsize=(width, 1.0), squeeze=False, sharex=not kind.cell_panels, sharey=True
         )
+        kind.whole = tables
         if "line" in tables.get("points", ()):
             kind.looks = looks(tables["points"])
         inches = 0.8 * width / columns
@@ -138,7 +171,7 @@ def settings(study: Study, figure: Any, tables: dict[str, pd.DataFrame]) -> str:
     if table is not None and "n" in table and len(table):
         low, high = int(table["n"].min()), int(table["n"].max())
         parts.append(f"{low} trials" if low == high else f"{low} to {high} trials")
-    return ", ".join(parts)
+    return f"{study.name}: " * bool(figure.beside) + ", ".join(parts)  # others may have other settings
 
 
 def caption(picture: Figure, text: str, single: bool) -> None:

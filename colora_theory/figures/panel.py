@@ -27,17 +27,18 @@ def groups(table: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
 def looks(table: pd.DataFrame) -> dict[str, tuple[str, str]]:
     """Colour and marker of every line: its colour tells its hue, its marker what else it differs in.
 
-    Without a hue both number the lines.
+    Without a hue, and where a hue is all that differs, both number the lines.
     """
     lines = list(dict.fromkeys(table["line"].astype(str)))
     if "hue" not in table:
         return {text: (COLOURS[i % len(COLOURS)], MARKERS[i % len(MARKERS)]) for i, text in enumerate(lines)}
     first = table.drop_duplicates("line").set_index("line")
     hues, rest = list(dict.fromkeys(table["hue"].astype(str))), list(dict.fromkeys(table["rest"].astype(str)))
+    marked, by = (rest, "rest") if len(rest) > 1 else (hues, "hue")
     return {
         text: (
             COLOURS[hues.index(str(first.loc[text, "hue"])) % len(COLOURS)],
-            MARKERS[rest.index(str(first.loc[text, "rest"])) % len(MARKERS)],
+            MARKERS[marked.index(str(first.loc[text, by])) % len(MARKERS)],
         )
         for text in lines
     }
