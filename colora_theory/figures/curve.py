@@ -81,18 +81,19 @@ class Curve(FigureKind):
         lines, look = groups(table), self.looks or looks(table)
         direct = figure.labels == "lines" and numeric
         places = {value: place for place, value in enumerate(dict.fromkeys(table[x]))}
+        missing = tables["points"][tables["points"]["mean"].isna()]
         for index, (text, rows) in enumerate(lines):
             rows = rows.sort_values(x) if numeric else rows
             beside = 0.12 * (index - 0.5 * (len(lines) - 1))  # names have room beside each other, numbers a place
             axes.errorbar(
                 rows[x] if numeric else rows[x].map(places) + beside,
                 rows["mean"],
-                spread(rows),
+                spread(rows, figure.log_y is not False),
                 fmt=look[text][1],
                 color=look[text][0],
                 markerfacecolor="none",  # two lines at one value: both are seen
                 capsize=2,
-                label="_" if direct else text,
+                label="_" if direct else text + without(missing[missing["line"].astype(str) == text][x]),
                 zorder=3,
             )
         self._claims(axes, tables, table, look, places if not numeric else None)
@@ -122,8 +123,13 @@ class Curve(FigureKind):
         number, taken = 0, set[str]()
         for name in figure.overlay:
             claimed = tables.get(f"overlay:{name}")
-            if claimed is None or not len(claimed):
+            everywhere = self.whole.get(f"overlay:{name}", claimed)
+            if claimed is None or everywhere is None:
                 continue
+            if not len(claimed):
+                axes.plot([], [], linestyle="none", label="_" if len(everywhere) else claim(everywhere, name))
+                continue
+            partly = bool(self.whole) and not set(self.whole["points"]["cell"]) <= set(everywhere["cell"])
             several = groups(claimed)
             coloured = bool(figure.hue) and "hue" in claimed and bool((claimed["line"] == claimed["hue"]).all())
             # lines named by the study, or told by their colour: one entry a claim
@@ -135,6 +141,7 @@ class Curve(FigureKind):
                 text = (
                     "_" if together and index else claim(rows, name, f", {text}" if text and not together else "")
                 )
+                text = f"{text[:-1]}; where it applies)" if partly and text != "_" else text
                 grey, width = GREYS[number % len(GREYS)], (1.2, 2.4)[number // len(GREYS) % 2]
                 if together and coloured and not index:  # the entry speaks of all colours
                     axes.plot([], [], linestyle=dash(rows), color=GREYS[1], linewidth=1.2, label=text)
@@ -191,3 +198,9 @@ class Curve(FigureKind):
                 f"{plain(text)}: {mean[0]:.3g} at {plain(label_of(x))} = {at[0]}, {mean[-1]:.3g} at {at[-1]}."
             )
         return out
+
+
+def without(places: Any) -> str:
+    """What a legend adds to a line that has no finite mean at some places of its axis."""
+    told = ", ".join(f"{value:g}" if isinstance(value, float | int) else str(value) for value in places)
+    return f" (no finite mean at {told})" if told else ""

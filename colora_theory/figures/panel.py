@@ -63,9 +63,18 @@ def empty(axes: Axes, why: str) -> None:
     axes.grid(visible=False)
 
 
-def spread(rows: pd.DataFrame) -> Any:
-    """Lengths of the error bars, shape (2, n)."""
-    return np.maximum(np.vstack([rows["mean"] - rows["low"], rows["high"] - rows["mean"]]), 0.0)
+def spread(rows: pd.DataFrame, logarithmic: bool = False) -> Any:
+    """Lengths of the error bars, shape (2, n).
+
+    On a logarithmic axis an interval of a positive mean that reaches zero is that of the mean's logarithm: as long
+    as the plain one above, by the same factor below.
+    """
+    mean, low, high = (rows[name].to_numpy(float) for name in ("mean", "low", "high"))
+    if logarithmic:
+        positive = mean > 0
+        below = mean**2 / np.maximum(high, np.where(positive, mean, 1.0))
+        low = np.where(positive & (low <= 0), below, low)
+    return np.maximum(np.vstack([mean - low, high - mean]), 0.0)
 
 
 def claim(table: pd.DataFrame, name: str, more: str = "") -> str:
@@ -115,6 +124,8 @@ def quiet_log(axis: Any) -> None:
     low, high = axis.get_view_interval()
     if high / low < 300:
         axis.set_major_locator(mpl.ticker.LogLocator(subs=(1.0, 2.0, 5.0) if high / low < 50 else (1.0, 3.0)))
+        if sum(low <= tick <= high for tick in axis.get_major_locator().tick_values(low, high)) < 2:
+            axis.set_major_locator(mpl.ticker.MaxNLocator(4, steps=[1, 2, 5, 10]))
         axis.set_major_formatter(mpl.ticker.FuncFormatter(lambda value, _: f"{value:g}"))
         axis.set_minor_locator(mpl.ticker.LogLocator(subs=[float(i) for i in range(1, 10)]))
     axis.set_minor_formatter(mpl.ticker.NullFormatter())
