@@ -89,6 +89,19 @@ def test_the_power_of_the_verdicts_in_its_quick_form(tmp_path: Path) -> None:
 
 def test_the_pages_show_what_came_out() -> None:
     assert (EXPERIMENTS / "README.md").read_text(encoding="utf-8") == gallery.page(EXPERIMENTS, FIGURES)
+    published = EXPERIMENTS / "published"
+    shown = (published / "README.md").read_text(encoding="utf-8")
+    assert shown == gallery.of_papers(published, FIGURES)
+    for file in gallery.studies(published):  # every study of a paper: picture, settings, source, verdict
+        study = ct.Study.from_toml(file)
+        for stem in plots.stems(study):
+            assert f"(../../figures/{stem}.png)" in shown
+        part = shown.partition(f"### {study.title}\n")[2].partition("\n### ")[0]
+        assert "Settings: " in part
+        assert "Verdict: " in part
+        assert any(word in part for word in ("licence", "MIT", "settings only")), study.name
+        if study.learned:
+            assert " ".join(study.learned.split()) in part
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     assert text == gallery.readme(text, EXPERIMENTS, FIGURES)
 

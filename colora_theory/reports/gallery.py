@@ -15,6 +15,7 @@ from typing import Any
 from colora_theory.engine.run import run
 from colora_theory.errors import InputError, nearest
 from colora_theory.figures.draw import draw, stems
+from colora_theory.reports import papers
 from colora_theory.reports.published import as_markdown, found_in
 from colora_theory.results.results import Results
 from colora_theory.studies.study import Study
@@ -268,10 +269,19 @@ def readme(text: str, folder: Path, figures: Path) -> str:
     return with_table(text, "methods", methods_table(figures / "methods.csv", methods))
 
 
+def of_papers(folder: Path, figures: Path) -> str:
+    """The page of the studies in the subfolder "published": one section a paper."""
+    files = sorted(studies(folder), key=lambda file: (file.parent.name, file.stem))
+    return papers.page([(file, *_outcome_of(file, figures)) for file in files], f"../../{figures.name}")
+
+
 def write_pages(folder: Path, figures: Path) -> list[Path]:
     """Write the gallery beside the studies, and the tables of the README above them when it has their marks."""
     written = [folder / "README.md"]
     written[0].write_text(page(folder, figures), encoding="utf-8")
+    if (folder / "published").is_dir():
+        written.append(folder / "published" / "README.md")
+        written[1].write_text(of_papers(folder / "published", figures), encoding="utf-8")
     front = folder.resolve().parent / "README.md"
     text = front.read_text(encoding="utf-8") if front.exists() else ""
     if MARK[0].format("studies") in text:
