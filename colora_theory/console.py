@@ -1,12 +1,16 @@
-"""How a command ends: exit codes, one sentence for whatever goes wrong, and signals."""
+"""How a command speaks and ends: progress, exit codes, one sentence for whatever goes wrong, and signals."""
 
 from __future__ import annotations
 
 import io
+import logging
 import os
 import signal
 import sqlite3
 import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, Final, NoReturn
 
 import click
@@ -19,6 +23,10 @@ REFUSED: Final = 2
 TOO_MANY_FAILURES: Final = 3
 UNEXPECTED: Final = 4
 INTERRUPTED: Final = 130
+
+#: Seconds after which a computation tells how far it is, and between two lines where nothing can be overwritten.
+PATIENCE: Final = 2.0
+LINE_SECONDS: Final = 30.0
 
 
 class Commands(click.Group):
@@ -53,6 +61,47 @@ class Commands(click.Group):
                 err=True,
             )
             ctx.exit(UNEXPECTED)
+
+
+class _Progress(logging.Handler):
+    """Shows the last message on one line of the terminal; elsewhere a line every `LINE_SECONDS`."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.INFO)
+        self.due = time.monotonic() + PATIENCE
+        self.shown = False
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Show a message, unless it comes too early."""
+        now = time.monotonic()
+        if now < self.due:
+            return
+        if sys.stderr.isatty():
+            print(f"\r\x1b[K{record.getMessage()}", end="", file=sys.stderr, flush=True)
+            self.shown = True
+        else:
+            print(record.getMessage(), file=sys.stderr, flush=True)
+            self.due = now + LINE_SECONDS
+
+    def clear(self) -> None:
+        """Leave a clean line."""
+        if self.shown:
+            print("\r\x1b[K", end="", file=sys.stderr, flush=True)
+
+
+@contextmanager
+def progress_shown() -> Iterator[None]:
+    """Show on stderr what the package says (logger "colora_theory", level INFO) about a long computation."""
+    logger, handler = logging.getLogger("colora_theory"), _Progress()
+    before = logger.level
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(before)
+        handler.clear()
 
 
 def end_on_signals() -> None:

@@ -12,6 +12,7 @@ so that the search itself cannot make a true claim look false.
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
@@ -33,6 +34,8 @@ from colora_theory.verdicts.check import inapplicable, requirement_of
 from colora_theory.verdicts.judge import CellTest, Requirement, judge_family
 from colora_theory.verdicts.verdict import Verdict
 
+_log = logging.getLogger(__name__)
+
 #: What is searched unless the caller bounds or fixes it: (low, high) of a logarithmic range, or a list of choices,
 #: which may be ranges of real numbers.
 SPACE: Final[dict[str, Any]] = {
@@ -52,8 +55,9 @@ SPACE: Final[dict[str, Any]] = {
     "outlier_fraction": [0.0, 0.0, 0.0, 0.3],
 }
 _WHOLE: Final = ("num_users", "num_samples", "dim_in", "rank", "dim_out")
-#: Trials of a first look, problems that are confirmed, and the share of the trials kept for that.
-FIRST, CONFIRMED, KEPT = 3, 3, 0.3
+#: Trials of a first look; problems confirmed; share of the trials kept for that; fewest trials that confirm one
+#: (with fewer the skewness of its errors is not known).
+FIRST, CONFIRMED, KEPT, ENOUGH = 3, 3, 0.3, 40
 
 
 @dataclass(frozen=True)
@@ -110,21 +114,23 @@ def attack(
         apply), as for `testing.assert_holds`, with `side` and `delta`.
     bounds : for each field a value (fixed), (low, high), or a list of choices; the others are those of `SPACE`.
     estimator, params : as in `testing`.
-    trials : of the whole search, confirmation included.
+    trials : of the whole search, confirmation included; at least 150.
     alpha : probability with which a true claim may be called violated.
 
     Raises InputError for unknown fields, wrong arguments, and when hardly any problem satisfies the hypotheses.
     """
     target = _Target(claim, metric, estimator, params, side, delta)
     space = _space({} if bounds is None else bounds)
-    trials = check_integer("trials", trials, 50)
+    trials = check_integer("trials", trials, 150)
     alpha = check_real("alpha", alpha, 0.0, 1.0)
     rng = np.random.default_rng(check_integer("seed", seed, 0))
     explored = _search(target, space, int(trials * (1 - KEPT)), rng)
-    suspects = sorted(explored, key=lambda each: -each.suspicion)[:CONFIRMED]
-    each = max(8, int(trials * KEPT) // len(suspects))
+    kept = int(trials * KEPT)
+    suspects = sorted(explored, key=lambda each: -each.suspicion)[: max(1, min(CONFIRMED, kept // ENOUGH))]
+    each = kept // len(suspects)
     runs = [target.assertion(s.problem, seed=int(rng.integers(2**62))) for s in suspects]
-    for run in runs:
+    for number, run in enumerate(runs, start=1):
+        _log.info("%s: problem %d of %d again, %d trials", target.name, number, len(runs), each)
         _ran(run, each)
     verdicts = judge_family([CellTest(run.required, run.sample(), alpha) for run in runs])
     spent = sum(e.trials for e in explored) + each * len(runs)
@@ -240,10 +246,9 @@ def _drawn(space: Mapping[str, Any], rng: np.random.Generator, near: Problem | N
         several = isinstance(allowed, list)
         if several:
             allowed = allowed[int(rng.integers(len(allowed)))]
-        pair = (
-            isinstance(allowed, tuple) and len(allowed) == 2 and all(isinstance(v, int | float) for v in allowed)
-        )
-        if pair and not (several and name in _WHOLE):  # among choices a pair of whole numbers is a rank, or counts
+        whole = several and name in _WHOLE  # among choices a pair of whole numbers is a rank, or counts
+        pair = isinstance(allowed, tuple) and len(allowed) == 2 and not whole
+        if pair and all(isinstance(v, int | float) for v in allowed):
             low, high = float(allowed[0]), float(allowed[1])
             edge = rng.random()  # the ends of a range are where claims break
             point = low if edge < 0.1 else high if edge > 0.9 else _between(low, high, rng)
@@ -321,6 +326,8 @@ def _ran(run: Assertion, trials: int) -> bool:
 
 def _look(target: _Target, problem: Problem, trials: int, rng: np.random.Generator) -> Explored:
     """How suspicious a problem is after some trials on a seed of its own."""
+    shape = f"{problem.num_users} users, {problem.num_samples} samples, {problem.dim_in} inputs"
+    _log.info("%s: %d trials with %s", target.name, trials, shape)
     run = target.assertion(problem, int(rng.integers(2**62)))
     if not _ran(run, trials):
         return Explored(problem, trials, -math.inf, math.nan)

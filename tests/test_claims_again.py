@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from click.testing import CliRunner
 
 import colora_theory as ct
 from colora_theory.cli import main
+from colora_theory.reports import claims
 from colora_theory.reports.reference import study_reference, theory
 
 ROOT = Path(__file__).parents[1]
@@ -166,3 +168,14 @@ def test_plugins_that_cannot_be_loaded_are_told_in_one_sentence(tmp_path, text, 
     asked = CliRunner().invoke(main, ["--plugin", str(file), "estimators"])
     assert asked.exit_code == 2
     assert message in asked.output
+
+
+@pytest.mark.parametrize(("stored", "ticks", "expected"), [(1000, 2.5, 30), (15, 1e9, 15), (1000, 0.0, 10)])
+def test_verifying_ends_with_the_time_or_with_the_trials_of_before(
+    run: Path, monkeypatch: pytest.MonkeyPatch, stored: int, ticks: float, expected: int
+) -> None:
+    """Ten trials at a time while there is time, on a clock that ticks once a look; never more than were stored."""
+    clock = iter(range(10_000))
+    monkeypatch.setattr(claims, "time", SimpleNamespace(perf_counter=lambda: next(clock)))
+    claim = {**claims.claims_of(ct.Results.open(run))[0], "trials": stored}
+    assert claims.verify(claim, seconds=ticks)["trials"] == expected

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import json
+import logging
+import os
 import subprocess
 import sys
+from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
+import pandas as pd
 import pytest
 from click.testing import CliRunner
 
@@ -261,3 +266,41 @@ def test_progress_is_told_in_lines_off_a_terminal_and_as_a_bar_on_one(monkeypatc
         "2.78 h",
         "2.31 days",
     ]
+
+
+@pytest.mark.parametrize("patience", [0.0, 1e9])
+def test_what_takes_long_says_how_far_it_is(
+    patience: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Commands tell from the third second on what they are doing, not before, and on stderr."""
+    monkeypatch.setattr(console, "PATIENCE", patience)
+    monkeypatch.setattr(console, "LINE_SECONDS", 0.0)
+    table = tmp_path / "table.csv"
+    rng = np.random.default_rng(0)
+    pd.DataFrame({"who": list("abcd") * 8, "x": rng.normal(size=32), "y": rng.normal(size=32)}).to_csv(table)
+    for command, said in (
+        (["attack", "local_least_squares_risk", "--trials", "150"], "trials with"),
+        (
+            ["fit", str(table), "--target", "y", "--user", "who", "-o", str(tmp_path / "m")],
+            "prior of rank 0, step 1",
+        ),
+    ):
+        done = CliRunner().invoke(main, command)
+        assert done.exit_code == 0, done.exception
+        assert (said in done.stderr) == (patience == 0.0)
+        assert said not in done.stdout
+        assert logging.getLogger("colora_theory").handlers == []
+
+
+@pytest.mark.parametrize("encoding", ["latin-1", "cp1252", "utf-8"])
+def test_consoles_that_cannot_show_a_sign_show_its_number(encoding: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "colora_theory.cli", "guarantees", "cramer_rao"],
+        env={**os.environ, "PYTHONIOENCODING": encoding},
+        capture_output=True,
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr.decode(encoding)
+    said = done.stdout.decode(encoding)
+    assert ("\\u" in said) == (encoding != "utf-8")

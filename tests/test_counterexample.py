@@ -46,7 +46,7 @@ def planted(p: ct.Problem) -> float:
 
 
 def test_a_planted_false_region_is_found_and_reproduced():
-    verdict = ct.attack(planted, bounds=PLAIN, trials=1200, seed=3)
+    verdict = ct.attack(planted, bounds=PLAIN, trials=1500, seed=3)
     assert verdict.status == "violated"
     assert verdict.problem.dim_in >= 17
     assert verdict.problem.num_users >= 16
@@ -54,7 +54,7 @@ def test_a_planted_false_region_is_found_and_reproduced():
     study = ct.Study.from_dict(__import__("tomllib").loads(verdict.study))
     assert study.cells[0].problem == verdict.problem
     with pytest.raises(AssertionError, match="schema = 1"):
-        ct.testing.assert_unbreakable(planted, bounds=PLAIN, trials=1200, seed=3)
+        ct.testing.assert_unbreakable(planted, bounds=PLAIN, trials=1500, seed=3)
 
 
 @pytest.mark.slow
@@ -109,7 +109,7 @@ def test_wrong_attacks_are_refused(arguments, message):
 def test_the_command_attacks_and_writes_the_study(tmp_path):
     out = tmp_path / "found.toml"
     words = ["attack", "local_least_squares_risk", "--bound", "dim_in=2:6", "--bound", "num_users=3"]
-    words += ["--bound", "design=regression", "--trials", "80", "-o", str(out), "--json"]
+    words += ["--bound", "design=regression", "--trials", "150", "-o", str(out), "--json"]
     asked = CliRunner().invoke(main, words)
     assert asked.exit_code == 0, asked.output
     assert json.loads(asked.output)["status"] == "inconclusive"
@@ -202,7 +202,7 @@ def test_the_sequence_covers_and_verdicts_say_what_they_mean():
 
 
 def test_where_a_claim_is_tight_is_drawn(tmp_path):
-    verdict = ct.attack("local_least_squares_risk", bounds={"dim_in": (2, 20), "design": "regression"}, trials=120)
+    verdict = ct.attack("local_least_squares_risk", bounds={"dim_in": (2, 20), "design": "regression"}, trials=150)
     picture = draw_search(verdict)
     shown = {axes.get_xlabel() for axes in picture.axes}
     assert {"users $k$", "inputs $d$", "law of the covariates"} <= shown
@@ -213,7 +213,7 @@ def test_where_a_claim_is_tight_is_drawn(tmp_path):
     plt.close(picture)
     with pytest.raises(InputError, match="nothing to draw"):
         draw_search(dataclasses.replace(verdict, explored=()))
-    words = ["attack", "local_least_squares_risk", "--trials", "60", "--bound", "dim_in=2:6", "--figure"]
+    words = ["attack", "local_least_squares_risk", "--trials", "150", "--bound", "dim_in=2:6", "--figure"]
     assert CliRunner().invoke(main, [*words, str(tmp_path / "tight.png")]).exit_code == 0
     assert (tmp_path / "tight.png").stat().st_size > 10_000
     assert CliRunner().invoke(main, [*words, str(tmp_path / "tight.gif")]).exit_code == 2
@@ -281,4 +281,4 @@ def test_a_refusal_of_the_estimator_is_not_passed_over():
     """A search in which nothing could be fitted has not failed to break the claim."""
     bounds = {"dim_in": (2, 4), "num_users": (2, 4), "dim_out": 1, "design": "regression", "noise_std": 0.1}
     with pytest.raises(InputError, match="own_rank"):
-        ct.attack(lambda p: 1e9, bounds=bounds, estimator="shared_plus_personal", trials=60)
+        ct.attack(lambda p: 1e9, bounds=bounds, estimator="shared_plus_personal", trials=150)

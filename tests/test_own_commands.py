@@ -190,3 +190,11 @@ def test_the_tutorial_runs_and_decides(
         call(*line.split()[1:])
     assert len(pd.read_csv("predictions.csv")) == 960
     assert all(Path(f"{name}.png").exists() for name in ("users", "loadings", "shrinkage", "residuals"))
+
+
+def test_a_column_that_is_there_twice_is_refused(tmp_path: Path) -> None:
+    """pandas would call the second one "a.1" and use both."""
+    table = tmp_path / "t.csv"
+    table.write_text("id,a,y,a\nu,1,2,3\nv,2,3,4\n")
+    said = call("fit", table, "--target", "y", "--user", "id", "-o", tmp_path / "m", code=2)
+    assert "the column 'a' is there 2 times; rename one" in said

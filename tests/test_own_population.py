@@ -344,3 +344,15 @@ def test_random_tables_end_in_a_fit_or_one_sentence() -> None:
 def test_five_thousand_random_tables() -> None:
     ends = [random_table(seed) for seed in range(1000, 6000)]
     assert ends.count("fit") > 2000
+
+
+def test_noise_of_outputs_follows_their_units() -> None:
+    """Units a hundred times smaller: intervals a hundred times wider; those of the other output stay."""
+    rng = np.random.default_rng(5)
+    groups = np.repeat(np.arange(6), 20)
+    x = rng.standard_normal((120, 3))
+    y = x[:, :2] + rng.standard_normal((120, 2)) * [1.0, 0.2]
+    one = ct.CoLoRARegressor().fit(x, y, groups=groups).predict(x, groups=groups, return_std=True)[1]
+    other = ct.CoLoRARegressor().fit(x, y * [1.0, 100.0], groups=groups)
+    np.testing.assert_allclose(other.predict(x, groups=groups, return_std=True)[1], one * [1.0, 100.0], rtol=1e-6)
+    assert 3.0 < one[:, 0].mean() / one[:, 1].mean() < 7.0

@@ -6,6 +6,7 @@ import copy
 import datetime
 import importlib
 import pickle
+from decimal import Decimal
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ from sklearn.metrics import r2_score
 from sklearn.model_selection import GridSearchCV, GroupKFold, cross_val_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
+from sklearn.utils.metadata_routing import get_routing_for_object
 
 import colora_theory as ct
 from colora_theory.regression.regressor import UnknownUserWarning
@@ -303,3 +305,74 @@ def test_it_works_without_scikit_learn() -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert "not fitted" in done.stdout
+
+
+def test_polars_frames() -> None:
+    polars = importlib.import_module("polars")
+    groups = labels("u", "v", "w")
+    frame = polars.DataFrame({name: FRAME[name].to_numpy() for name in FRAME.columns})
+    expected = model().fit(FRAME, Y, groups=groups)
+    fitted = model().fit(frame, polars.Series("y", Y), groups=polars.Series(groups))
+    assert fitted.feature_names_in_.tolist() == ["a", "b", "c"]
+    np.testing.assert_array_equal(fitted.weights_, expected.weights_)
+    inside = model(group_column="who").fit(frame.with_columns(who=polars.Series(groups)), Y)
+    np.testing.assert_array_equal(inside.weights_, expected.weights_)
+
+
+def test_two_users_need_to_be_named_and_one_does_not() -> None:
+    two = model().fit(X[:16], Y[:16], groups=["u"] * 8 + ["v"] * 8)
+    with pytest.raises(ct.InputError, match="the model knows 2 users"):
+        two.predict(X[:3])
+    one = model().fit(X[:8], Y[:8], groups=["u"] * 8)
+    np.testing.assert_array_equal(one.predict(X[:3]), one.predict(X[:3], groups=["u"] * 3))
+
+
+def test_routing_passes_groups_to_every_method_by_default() -> None:
+    with sklearn.config_context(enable_metadata_routing=True):
+        routing = get_routing_for_object(model())
+    for method in ("fit", "predict", "score"):
+        assert getattr(routing, method).requests["groups"] is True
+
+
+@pytest.mark.parametrize(
+    "groups", [pd.DataFrame({"who": ["u", "v", "w"]}), np.array([["u"], ["v"], ["w"]]), [[1], [2]]]
+)
+def test_tables_of_labels_are_refused(groups: object) -> None:
+    with pytest.raises(ct.InputError, match="groups must"):
+        model().fit(X[:3], Y[:3], groups=groups)
+
+
+def test_shots_of_every_user_held_out_are_learned_from() -> None:
+    """Exactly `shots` rows of a user held out are trained on, as many folds as users allowed, one more refused."""
+    which = np.repeat([0, 1, 2], [4, 6, 5])
+    for shots in (0, 1, 3):
+        held = []
+        for train, test in ct.UserShotsSplit(3, shots=shots).split(np.zeros((15, 1)), groups=which):
+            (user,) = set(which[test])
+            held.append(user)
+            assert sorted(np.concatenate([train, test]).tolist()) == list(range(15))
+            assert int((which[train] == user).sum()) == shots
+        assert sorted(held) == [0, 1, 2]
+    with pytest.raises(ct.InputError, match="n_splits must be at most the number of users 3, got 4"):
+        next(ct.UserShotsSplit(4).split(np.zeros((15, 1)), groups=which))
+
+
+def test_positions_of_the_group_column_count_from_both_ends() -> None:
+    array = np.column_stack([np.repeat([7, 8, 9], 8), X])
+    first = model(group_column=0).fit(array, Y)
+    np.testing.assert_array_equal(model(group_column=-4).fit(array, Y).weights_, first.weights_)
+    for wrong in (-5, 4):
+        with pytest.raises(ct.InputError, match="from 0 to 3"):
+            model(group_column=wrong).fit(array, Y)
+
+
+def test_decimals_are_numbers_and_other_objects_are_not() -> None:
+    frame = FRAME.astype(object)
+    frame["a"] = [Decimal(repr(float(value))) for value in FRAME["a"]]
+    groups = labels("u", "v", "w")
+    np.testing.assert_array_equal(
+        model().fit(frame, Y, groups=groups).weights_, model().fit(FRAME, Y, groups=groups).weights_
+    )
+    frame["a"] = [object()] * 24
+    with pytest.raises(ct.InputError, match="must be an array of numbers, got <object"):
+        model().fit(frame, Y, groups=groups)

@@ -12,6 +12,8 @@ from sklearn.exceptions import NotFittedError
 from sklearn.utils.estimator_checks import check_estimator
 
 import colora_theory as ct
+from colora_theory.regression import fitted, regressor
+from colora_theory.regression.labels import key_of
 
 
 def table(seed: int = 0, **fields: object) -> tuple[ct.Truth, np.ndarray, np.ndarray, np.ndarray]:
@@ -99,3 +101,21 @@ def test_scikit_learns_own_checks(settings: dict[str, object]) -> None:
     failed = [r["check_name"] for r in results if r["status"] == "failed"]
     # weights reach altmin through scaled rows, whose iterations differ in the last digits
     assert failed == [], failed
+
+
+def test_labels_are_looked_up_not_numbered_again_for_every_row(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Predicting costs one look per row and one per user; once all users were numbered anew for every row."""
+    rng = np.random.default_rng(3)
+    users = np.repeat(np.arange(40), 5)
+    x = rng.standard_normal((200, 2))
+    model = ct.CoLoRARegressor().fit(x, x[:, 0] + rng.standard_normal(200), groups=users)
+    looks = []
+
+    def counted(label: object) -> object:
+        looks.append(label)
+        return key_of(label)
+
+    monkeypatch.setattr(fitted, "key_of", counted)
+    monkeypatch.setattr(regressor, "key_of", counted)
+    model.predict(x, groups=users)
+    assert 0 < len(looks) <= 200 + 40

@@ -262,3 +262,10 @@ def test_tables_sort_and_filter(page: Path, tmp_path: Path) -> None:
         names = column(0, "!r.hidden")
         assert names
         assert set(names) == {first}
+
+
+def test_how_to_install_what_the_run_used() -> None:
+    package = report._install({"colora_theory": "1.2", "commit": None})
+    assert package.startswith("pip install colora_theory==1.2")
+    checkout = report._install({"colora_theory": "1.2", "commit": "abc", "dirty": True})
+    assert "at commit abc, with the uncommitted changes" in checkout

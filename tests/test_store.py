@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
+import io
+import json
 import os
 import shutil
 import sqlite3
+import struct
+from hashlib import blake2b
+from types import SimpleNamespace
 
 import engine_fakes
 import numpy as np
+import pandas as pd
 import pytest
 
 from colora_theory.engine.run import run
 from colora_theory.errors import InputError
+from colora_theory.model.arrays import read_npz, written_npz
 from colora_theory.results import store
 from colora_theory.results import writer as writing
+from colora_theory.results.checksum import row_hash
 from colora_theory.results.export import write as export
 from colora_theory.results.merge import merge
 from colora_theory.results.results import Results
@@ -320,3 +328,79 @@ def test_an_empty_store_has_an_empty_frame(writer, tmp_path):
     assert results.summary().n.sum() == 0
     assert results.frame(cell_id=True).columns[0] == "cell"
     assert results.failures().empty
+
+
+def test_shards_of_other_grids_are_refused_even_where_one_holds_the_other(tmp_path):
+    """A run may go on with a larger grid; shards of two grids are two studies."""
+    small = run(build(grid={"num_users": [3]}), tmp_path / "small", backend="inline", shard=(0, 2)).path
+    large = run(build(grid={"num_users": [3, 6]}), tmp_path / "large", backend="inline", shard=(1, 2)).path
+    with pytest.raises(InputError, match="different studies"):
+        merge([small, large], tmp_path / "m")
+
+
+def test_time_left_is_trials_left_times_seconds_of_one(writer, tmp_path):
+    writer.set_meta(progress={"seconds": 10.0, "trials": 5, "left": 20})
+    state = status(tmp_path / "run")
+    assert state["missing"] > 0
+    assert state["seconds_left"] == 40.0
+
+
+def test_one_trial_has_no_standard_error(tmp_path):
+    run(build(run={"trials": 1}), tmp_path / "a", backend="inline")
+    entry = status(tmp_path / "a")["cells"][0]["metrics"]["parameter_error"]
+    assert entry["n"] == 1
+    assert np.isfinite(entry["mean"])
+    assert entry["mcse"] is None
+
+
+@pytest.mark.parametrize("value", [1.5e308, -1.7e308, 3.0, 0, None, float("inf")])
+def test_a_row_is_hashed_by_the_bits_of_its_numbers(value):
+    """By the definition in words: lengths and texts, then little-endian doubles, n for nothing, else its text."""
+    said = b"".join(len(t).to_bytes(4, "little") + t for t in (b"cell", b"estimator", b"7", b"converged", b""))
+    if value is None:
+        said += b"n"
+    else:
+        said += struct.pack("<d", value) if np.isfinite(value) else repr(value).encode()
+    expected = int.from_bytes(blake2b(said, digest_size=8).digest(), "little")
+    assert row_hash(("cell", "estimator", 7, "converged", "", value)) == expected
+
+
+def test_texts_that_spreadsheets_would_run_are_marked():
+    frame = pd.DataFrame({"label": ["=1+1", "a=b", "@x", "-y", "plain"], "number": [1.0, -2.0, 3.0, 4.0, 5.0]})
+    for kind in ("object", "str"):
+        table = frame.astype({"label": kind})
+        study = SimpleNamespace(cells=[SimpleNamespace(varied={})])
+        out = io.StringIO()
+        export(SimpleNamespace(study=study, frame=lambda table=table: table), "frame", None, out)
+        back = pd.read_csv(io.StringIO(out.getvalue()))
+        assert back["label"].tolist() == ["'=1+1", "a=b", "'@x", "'-y", "plain"]
+        assert back["number"].tolist() == frame["number"].tolist()
+
+
+def test_a_stored_study_opens_though_its_figures_would_be_refused_now(tmp_path):
+    """What the figures of older stores need is asked when they are drawn, not when they are opened."""
+    study = build(figure=[{"kind": "curve", "x": "num_users", "y": "parameter_error"}])
+    path = run(study, tmp_path / "a", backend="inline", n_jobs=1).path
+    connection = sqlite3.connect(path / store.FILE)
+    ((text,),) = connection.execute("SELECT value FROM meta WHERE key = 'study'").fetchall()
+    table = json.loads(text)
+    connection.execute(
+        "UPDATE meta SET value = ? WHERE key = 'study'", (json.dumps({**table, "figure": table["figure"] * 2}),)
+    )
+    connection.commit()
+    connection.close()
+    twice = {**engine_fakes.study(), "figure": [{"kind": "curve", "x": "num_users", "y": "parameter_error"}] * 2}
+    assert len(Results.open(path).study.figures) == 2
+    twice["figure"] = [{**each, "file": "same"} for each in twice["figure"]]
+    with pytest.raises(InputError, match="another figure of this study is called"):
+        Study.from_dict(twice)
+
+
+def test_arrays_are_read_without_running_anything():
+    out = io.BytesIO()
+    np.savez(out, objects=np.array([{"a": 1}], dtype=object))
+    with pytest.raises(ValueError, match="allow_pickle=False"):
+        read_npz(out.getvalue())
+    found = read_npz(written_npz({"x": np.arange(3.0), "n": np.array(["ä"])}))
+    assert found["x"].tolist() == [0.0, 1.0, 2.0]
+    assert found["n"].tolist() == ["ä"]

@@ -10,12 +10,14 @@ import sqlite3
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import engine_fakes
 import pandas as pd
 import pytest
 
+from colora_theory.engine import limits
 from colora_theory.engine import run as sweep
 from colora_theory.engine.reproduce import reproduce
 from colora_theory.engine.run import run
@@ -245,3 +247,16 @@ def test_exit_code_of_a_study_with_failures(tmp_path):
         process = start("run", file, "--out", tmp_path / "out", "--set", f"run.max_failures={allowed}")
         process.communicate(timeout=60)
         assert process.returncode == code, allowed
+
+
+def test_threads_have_no_alarms():
+    """Only the main thread may set a signal handler: elsewhere the body runs without one."""
+    with ThreadPoolExecutor(1) as pool:
+        assert pool.submit(_asked_in_alarms).result(timeout=60) == "ran"
+
+
+def _asked_in_alarms():
+    before = signal.getsignal(signal.SIGALRM)
+    with limits.alarms():
+        assert signal.getsignal(signal.SIGALRM) is before
+        return "ran"

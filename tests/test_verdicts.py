@@ -114,6 +114,27 @@ CASES = [
 ]
 
 
+@pytest.mark.parametrize("law", ["normal", "gamma"])
+def test_few_trials_do_not_make_false_alarms_of_their_skewness(law):
+    """Eight trials, nominal level 1e-3: the rate, with a false-alarm level of 1e-6; once 2.3 times as high."""
+    rng, repetitions = np.random.default_rng(8), 40_000
+    sample = (repetitions, 8)
+    values = rng.standard_normal(sample) if law == "normal" else rng.gamma(150.0, size=sample) - 150.0
+    alarms = sum(2.0 * min(skewed_mean(row, 1.0)[:2]) < 1e-3 for row in values)
+    assert alarms <= stats.binom.isf(1e-6, repetitions, 1e-3)
+
+
+def test_the_interval_of_few_trials_is_that_of_their_test():
+    """Where a limit is the claim, its one-sided p-value is half the level, skewed either way, 39 trials and 41."""
+    rng = np.random.default_rng(9)
+    for size in (5, 39, 41):
+        for sign in (-1.0, 1.0):
+            values = sign * rng.gamma(2.0, size=size)
+            low, high = skewed_mean(values, 0.01)[2:]
+            assert skewed_mean(values - low, 0.01)[0] == pytest.approx(0.005, rel=1e-6)
+            assert skewed_mean(values - high, 0.01)[1] == pytest.approx(0.005, rel=1e-6)
+
+
 @pytest.mark.parametrize(("side", "form", "observed", "claimed", "status"), CASES)
 def test_statuses(side, form, observed, claimed, status):
     claim = Requirement(side, form, delta=0.01, trivial=0.0 if side == "lower" else math.inf)

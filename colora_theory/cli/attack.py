@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from colora_theory.cli._options import as_json
-from colora_theory.console import VIOLATED
+from colora_theory.console import VIOLATED, progress_shown
 from colora_theory.errors import InputError
 
 
@@ -20,7 +20,7 @@ from colora_theory.errors import InputError
     "--bound", "bounds", multiple=True, metavar="FIELD=VALUE", help="dim_in=5, dim_in=5:50 (a range), or a,b,c."
 )
 @click.option("--estimator", help="Estimator [default: the first that the guarantee speaks about].")
-@click.option("--trials", default=2000, show_default=True, help="Trials of the whole search.")
+@click.option("--trials", default=2000, show_default=True, help="Trials of the whole search, at least 150.")
 @click.option("--alpha", default=0.01, show_default=True, help="Probability of a false alarm.")
 @click.option("--seed", default=0, show_default=True, type=click.IntRange(0), help="Seed of the search.")
 @click.option("-o", "--out", type=click.Path(path_type=Path), help="Write the study that reproduces it.")
@@ -43,7 +43,8 @@ def command(
     from colora_theory.counterexample import attack
     from colora_theory.results.text import write_text
 
-    verdict = attack(guarantee, bounds=dict(_bound(text) for text in bounds), **options)
+    with progress_shown():
+        verdict = attack(guarantee, bounds=dict(_bound(text) for text in bounds), **options)
     if out is not None:
         write_text(out, verdict.study)
     if figure is not None:

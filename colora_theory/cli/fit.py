@@ -8,6 +8,7 @@ from pathlib import Path
 
 import click
 
+from colora_theory.console import progress_shown
 from colora_theory.errors import InputError
 
 table_file = click.argument("table", type=click.Path(path_type=Path))
@@ -62,9 +63,10 @@ def command(
     if left_out:
         click.echo(f"{left_out} rows with empty cells are left out", err=True)
     x, y = rows.drop(columns=[target]), rows[target]
-    model.fit(x, y)
-    save(model, out)
-    compared = None if no_compare or rows[user].nunique() < 2 else compare(model, x, y)
+    with progress_shown():
+        model.fit(x, y)
+        save(model, out)
+        compared = None if no_compare or rows[user].nunique() < 2 else compare(model, x, y)
     write(model, out / "report.html", f"{target} by {user}", compared)
     summary = model.summary()
     if as_json:

@@ -53,7 +53,7 @@ class Hierarchical(Estimator):
     Algorithm   L-BFGS in coordinates of about one standard error each, from the leading directions of the
                 deviations; every accepted step raises the objective. Where users or rows are few the evidence is
                 too sure of itself: there the posterior means of all ranks tried are combined by the weights that
-                predict rows held out best (stacking over five folds, with the evidence worth two observations),
+                predict rows held out best (stacking over five folds, with the evidence worth four observations),
                 so that no simpler model among them does much better. Covariates are divided by their columns'
                 root mean squares, so that units do not matter (sensing: by a common one).
     Cost        Two products with the data per step, O(N d r), and one factorization per user, O(n d min(n, d)).
@@ -116,7 +116,7 @@ class Hierarchical(Estimator):
         if doubtful and self.average == "held_out" and data.counts.max() > 1 and len(search.climbs) > 1:
             priors = {claim: found.hyper for claim, found in search.climbs.items()}
             own = np.random.default_rng(0) if rng is None else rng
-            shares = stacked(data, units, size, rules, priors, shares, own)
+            shares = stacked(data, units, size, rules, priors, search.probabilities(even=True), own)
         return _estimate(search, leader, shares, units, size, data)
 
     def _columns(self, data: Dataset) -> tuple[int, ...]:
@@ -256,9 +256,11 @@ class _Search:
         """Hypotheses that are not beaten clearly."""
         return [claim for claim, prior in self.weighed.items() if prior.evidence > self.best - _BEHIND]
 
-    def probabilities(self) -> dict[_Claim, float]:
-        """Posterior probabilities of the hypotheses that are not beaten clearly."""
-        chances = {claim: float(np.exp(self.weighed[claim].evidence - self.best)) for claim in self.kept()}
+    def probabilities(self, even: bool = False) -> dict[_Claim, float]:
+        """Posterior probabilities of the hypotheses that are not beaten clearly; `even`: no odds for sharing."""
+        logs = {c: self.weighed[c].evidence - (self.weighed[c].favour if even else 0.0) for c in self.kept()}
+        top = max(logs.values())
+        chances = {claim: float(np.exp(log - top)) for claim, log in logs.items()}
         return {claim: chance / sum(chances.values()) for claim, chance in chances.items()}
 
 

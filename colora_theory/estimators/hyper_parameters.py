@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -11,6 +12,8 @@ from scipy.optimize import minimize
 from colora_theory.estimators.marginal_likelihood import Gradient, Hyper, RotatedRows, with_gradient
 from colora_theory.estimators.weak_priors import Rules, penalty, weights_of_rows
 from colora_theory.model.linalg import Array
+
+_log = logging.getLogger(__name__)
 
 #: Variances relative to the mean square of the responses between which the search stays.
 _LEAST, _MOST = 1e-15, 1e8
@@ -230,6 +233,8 @@ def _round(rows: RotatedRows, state: Climb, rules: Rules, goal: float, steps: in
 
     def note(intermediate_result: object) -> None:
         values.append(-float(intermediate_result.fun))  # type: ignore[attr-defined]
+        step = len(state.values) + len(values)
+        _log.info("prior of rank %d, step %d: log posterior %.8g", state.hyper.rank[0], step, values[-1])
 
     found = minimize(
         descend,

@@ -41,12 +41,14 @@ class Weighed:
     hyper : the prior; its τ² is the reference of the factors.
     factors, shares : user i's τ² is factors[j] τ² with posterior probability shares[i, j].
     evidence : log of the probability of the data, subspaces and users' scales averaged over.
+    favour : log prior odds in favour of sharing, which `evidence` includes.
     """
 
     hyper: Hyper
     factors: Array
     shares: Array
     evidence: float
+    favour: float = 0.0
 
 
 def weighed(rows: RotatedRows, hyper: Hyper, rules: Rules) -> Weighed:
@@ -55,14 +57,16 @@ def weighed(rows: RotatedRows, hyper: Hyper, rules: Rules) -> Weighed:
     A prior without any deviations (`stretch` zero) stays one.
     """
     hyper = gauged(hyper)
-    odds = np.log(_SHARED) + (hyper.rank[0] - 1) * np.log(_FURTHER) if rules.priors and hyper.rank[0] else 0.0
+    shared = rules.priors and hyper.rank[0] > 0
+    favour = float(np.log(_SHARED) + (hyper.rank[0] - 1) * np.log(_FURTHER)) if shared else 0.0
+    odds = favour
     if not hyper.stretch.any():
         odds += np.log(_EXACT)
     else:
         odds += np.log(1.0 - _EXACT) if hyper.rank[0] else 0.0
     found = scaled(rows, hyper, rules)
     cost = corrections(rows, found.hyper, rules, found.factors, found.shares)
-    return replace(found, evidence=found.evidence + odds + cost)
+    return replace(found, evidence=found.evidence + odds + cost, favour=favour)
 
 
 def scaled(rows: RotatedRows, hyper: Hyper, rules: Rules) -> Weighed:

@@ -24,7 +24,7 @@ from colora_theory.model.dataset import Dataset, predict
 from colora_theory.model.linalg import Array
 
 #: Observations that the evidence counts for beside those held out.
-_EVIDENCE: Final = 2.0
+_EVIDENCE: Final = 4.0
 #: Largest derivative per standard error, and most steps, of a prior fitted to a fold from that of all rows.
 _LOOSE, _STEPS = 0.1, 20
 #: Users per shared direction, and observations beyond the cores' own per unknown of U, from which on the evidence
@@ -53,7 +53,7 @@ def stacked(
 
     Every prior is fitted again without each fold of every user's rows, and predicts that fold. With E the matrix
     of the summed products of these errors, in units of the best one's mean square, and p the probabilities by
-    evidence, the weights w minimise ½ wᵀEw − c Σ p_j log w_j with c = 2: as if the evidence were worth two
+    evidence, the weights w minimise ½ wᵀEw − c Σ p_j log w_j with c = 4: as if the evidence were worth four
     observations more, which decide where the rows held out cannot tell.
 
     Parameters

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 import warnings
 from collections.abc import Callable
@@ -22,6 +23,8 @@ from colora_theory.regression.regressor import CoLoRARegressor, UnknownUserWarni
 from colora_theory.regression.splitters import WithinUserSplit
 from colora_theory.regression.tables import response_of, table_of
 from colora_theory.regression.units import Units, sufficient_rows
+
+_log = logging.getLogger(__name__)
 
 #: Most random slopes that MixedLM gets with their full covariance.
 _SLOPES = 4
@@ -83,8 +86,9 @@ def compare(
     folds = list((split or WithinUserSplit(5)).split(table.x, target, which))
     errors = {name: np.full(len(target), np.nan) for name in rivals}
     seconds = dict.fromkeys(rivals, 0.0)
-    for train, test in folds:
+    for number, (train, test) in enumerate(folds, start=1):
         for name, rival in rivals.items():
+            _log.info("comparison, part %d of %d: %s", number, len(folds), name)
             begun = time.perf_counter()
             try:
                 with warnings.catch_warnings():

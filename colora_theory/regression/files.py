@@ -38,9 +38,6 @@ def read_table(
     frame = _parquet(path) if path.suffix.lower() in (".parquet", ".pq") else _csv(path, user)
     columns = [str(name) for name in frame.columns]
     frame.columns = pd.Index(columns)
-    twice = [name for name in dict.fromkeys(columns) if columns.count(name) > 1]
-    if twice:
-        raise InputError(f"{path}: the column {twice[0]!r} is there {columns.count(twice[0])} times; rename one.")
     wanted = [user, *([target] if target is not None else []), *features, *ignore]
     for name in wanted:
         if name not in columns:
@@ -75,6 +72,10 @@ def read_table(
 def _csv(path: Path, user: str) -> pd.DataFrame:
     try:
         head = pd.read_csv(path, nrows=0, encoding="utf-8-sig")
+        names = pd.read_csv(path, nrows=1, header=None, dtype=str, encoding="utf-8-sig").iloc[0].tolist()
+        for name in names:  # pandas renames them in silence
+            if names.count(name) > 1:
+                raise InputError(f"{path}: the column {name!r} is there {names.count(name)} times; rename one.")
         empty = {name: ([""] if name == user else _MISSING) for name in head.columns}
         text = {user: str} if user in head.columns else {}
         return pd.read_csv(

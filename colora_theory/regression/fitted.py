@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -89,7 +90,7 @@ class Fitted:
     freedom: float = np.inf
     residuals: Residuals | None = None
 
-    @property
+    @cached_property
     def numbers(self) -> dict[Key, int]:
         """Number of every user."""
         return {key_of(user): i for i, user in enumerate(self.users)}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import replace
 from typing import Any
 
@@ -20,6 +21,8 @@ from colora_theory.regression.evidence_ridge import evidence_ridge
 from colora_theory.regression.fitted import Fitted
 from colora_theory.regression.prior import Component, Population, population_of
 from colora_theory.regression.units import Units, sufficient_rows
+
+_log = logging.getLogger(__name__)
 
 #: Rows per coefficient from which on the population's mean is estimated together with the variances.
 _PLENTY = 10
@@ -43,6 +46,7 @@ def fit_population(
     With few rows per coefficient the population's mean starts from ridge regression of all rows pooled, at the
     strength of maximum likelihood: estimating it freely together with the variances would overfit.
     """
+    _log.info("%d rows of %d users: reading", len(x), len(users))
     units = Units.of(x, y, weights, intercept)
     data = sufficient_rows(x, y, which, len(users), units, weights)
     q = units.inputs
@@ -57,6 +61,7 @@ def fit_population(
     fit = get("hierarchical").from_params(**settings).fit(replace(data, pretrained=start))
     if fit.uncertainty is None:  # constant responses: nothing to learn
         return _constant(x, y, users, units)
+    _log.info("the population of %d users", len(users))
     population, rows, known = population_of(fit, start, own)
     if known is not None and noise == "common" and len(users) > 2:
         # a common noise has bent the prior to explain the noisiest users

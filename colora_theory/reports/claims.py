@@ -100,7 +100,8 @@ def _escaped(text: str) -> str:
 def verify(claim: dict[str, Any], *, seconds: float = 50.0) -> dict[str, Any]:
     """Run one claim of `write_json` again and judge it: {"status", "before", "trials", "stands", "reason"}.
 
-    The trials are those of the study, from the first, as many as fit into `seconds` (at most as many as before).
+    The trials are those of the study, from the first, as many as fit into `seconds`, ten at least (at most as
+    many as before).
     A claim stands when it is not violated and was not, or is violated as before. Raises InputError for a claim
     that lacks something or names something unknown.
     """
@@ -124,7 +125,7 @@ def verify(claim: dict[str, Any], *, seconds: float = 50.0) -> dict[str, Any]:
     required = requirement_of(guarantee, problem, claim.get("delta"))
     run = Assertion(guarantee.name, required, problem, Recipe(claim["seed"], (spec,), compared, inside), fixed)
     start, most = time.perf_counter(), max(8, int(claim.get("trials") or 100))
-    while len(run.rows) < most and time.perf_counter() - start < seconds:
+    while len(run.rows) < most and (not run.rows or time.perf_counter() - start < seconds):
         run.run(min(most, len(run.rows) + 10))
     (verdict,) = judge_family([CellTest(required, run.sample(), float(claim["alpha"]))])
     stands = (verdict.status == "violated") == (claim["status"] == "violated")
