@@ -13,9 +13,9 @@ from colora_theory.studies.study import Study
 
 HEAD = """# Figures of published papers, drawn again
 
-One section a paper. Filled markers are the paper's own numbers, their shape the verdict on them; open ones are ours.
-Where a paper stores no numbers, what its figure claims is judged. [published.md](../../docs/published.md) tells what
-the verdicts mean and how to add a paper; `colora-theory reproduce-all --only NAME` runs a study again.
+One section a paper. Filled markers are the paper's own numbers, their shape the verdict on them; open ones are
+ours. Where a paper stores no numbers, what its figure claims is judged. What the verdicts mean, and how a paper is
+added, tells [published.md](../../docs/published.md); `colora-theory reproduce-all --only NAME` runs a study again.
 Written by `colora-theory reproduce-all`."""
 
 
