@@ -44,8 +44,8 @@ class Problem:
     sampling : "rows" draws every sample; "sufficient" draws the sufficient statistics as
         dim_in + dim_out effective rows (sensing: dim_in·dim_out + 1), equal in distribution for everything
         that least squares uses, at a cost that does not depend on n. Gaussian covariates with n ≥ dim_in only.
-    covariates : "gaussian" (isotropic), "ar1", "power_law" (correlated Gaussian), "rademacher", "student_t".
-        All have mean zero and average variance one.
+    covariates : "gaussian" (isotropic), "ar1", "power_law" (correlated Gaussian), "rademacher", "student_t",
+        "one_hot" (±√d times a random unit vector: every response is one noisy entry of W_i; regression only). All have mean zero and average variance one.
     covariate_parameter : AR(1) correlation (default 0.5), spectral decay exponent (1.0), or degrees of
         freedom (5.0), for the three distributions that have one.
     core_distribution : "gaussian" (iid entries), "orthogonal" (Σ C_iC_iᵀ and Σ C_iᵀC_i have exactly the
@@ -137,6 +137,8 @@ class Problem:
         self._set("rank", rank_in if rank_out == min(rank_in, self.dim_out) else (rank_in, rank_out))
 
     def _check_covariates(self) -> None:
+        if self.covariate_law.vectors and self.design == "sensing":
+            raise InputError(f"covariates = {self.covariates!r} are vectors; use design = 'regression'.")
         parameter = self.covariate_law.parameter
         if parameter is None:
             if self.covariate_parameter is not None:
