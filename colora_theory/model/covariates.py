@@ -31,9 +31,10 @@ class Law:
     """A law of covariates.
 
     fill : fills an array with entries of mean zero and variance one, uncorrelated along the last axis and
-        independent along the others, given the generator and the parameter. density : whether x has a density.
-        vectors : whether x must be a vector, not a matrix. factor : L with Cov(x) = LᵀL, from dim_in and the parameter; None: the identity.
+        independent along the others, given the generator and the parameter.
+    factor : L with Cov(x) = LᵀL, from dim_in and the parameter; None: the identity.
     gaussian : whether x is Gaussian. parameter : None when the law has none.
+    density : whether x has a density. vectors : whether x must be a vector, not a matrix.
     """
 
     fill: Callable[[np.random.Generator, Array, float], None]
