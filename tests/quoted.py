@@ -27,7 +27,17 @@ FIGURES = ROOT / "figures"
 #: A number as texts write it: 1 000, 0.31, .70, 1e-8; not those inside names.
 NUMBER = re.compile(r"(?<![\w./-])(?:\d{1,3}(?: \d{3})+(?!\d)|\d*\.?\d+)(?:e[-−]?\d+)?(?![\w]|\.\d)")
 _COUNTED = (
-    *("no nothing", "one", "two twice half", "three third", "four quarter", "five fifth", "six", "seven", "eight"),
+    *(
+        "no nothing",
+        "one",
+        "two twice half",
+        "three third",
+        "four quarter",
+        "five fifth",
+        "six sixth",
+        "seven seventh",
+        "eight",
+    ),
     *("nine", "ten tenth", "eleven", "twelve"),
 )
 WORDS = {word: value for value, words in enumerate(_COUNTED) for word in words.split()}

@@ -38,6 +38,7 @@ LABELS: Final = {
     "similarity_angle": "angle $\\varphi$ to the shared subspace (rad)",
     "outlier_fraction": "share of outlier users",
     "covariates": "law of the covariates",
+    "estimator": "method",
     "parameter_error": "squared error, all users",
     "mean_user_error": "squared error per user",
     "max_user_error": "largest squared error of a user",

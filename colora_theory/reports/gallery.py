@@ -50,14 +50,19 @@ def reproduce_all(
 ) -> list[Results]:
     """Run every study of `folder` (and every script beside them), draw into `figures`; return the results.
 
+    only : names of studies, or of folders of studies in `folder`; all when empty.
+
     Raises InputError, before any work, for unknown names in `only` and for studies without a figure.
     """
-    names = [file.stem for file in (*studies(folder), *folder.glob("*.py"))]
+    called = {file: {file.stem, *file.relative_to(folder).parent.parts} for file in studies(folder)}
+    names = sorted(set().union(*called.values(), (file.stem for file in folder.glob("*.py"))))
     for name in only:
         if name not in names:
-            raise InputError(f"--only takes names of studies in {folder}, got {name!r}; {nearest(name, names)}")
+            raise InputError(
+                f"--only takes names of studies and of folders in {folder}, got {name!r}; {nearest(name, names)}"
+            )
     chosen = {
-        file: Study.from_toml(file, quick=quick) for file in studies(folder) if not only or file.stem in only
+        file: Study.from_toml(file, quick=quick) for file, mine in called.items() if not only or mine & set(only)
     }
     for file, study in chosen.items():
         if not study.figures:
