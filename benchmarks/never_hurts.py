@@ -1,13 +1,15 @@
 """Does collaboration by `hierarchical` ever hurt? Its mean error over that of the best simpler method.
 
 python benchmarks/never_hurts.py [--quick] [--seed 1] [--trials 12] [--users 5 40] [--samples 4 15] [--dims 10]
+                                 [--angles 0 0.3 1]
 
 Rivals: altmin at the true rank, full_finetuning, ridge tuned by generalised cross-validation, and robust_multitask
 at the true rank tuned by cross-validation. Rank 2, σ = 0.3, cores of unit norm, users' subspaces turned away from
 the shared one by each angle. The least of the four is taken after averaging over trials, in hindsight. A row is
 one size; a limit is 1.05 where k·n ≥ 2·dof (marked *) and 1.15 elsewhere; "!" marks a cell above its limit by more
-than twice the standard error of the ratio, "?" one above it by less. --quick: few trials of the sizes up to 40
-users.
+than twice the standard error of the ratio, "?" one above it by less; "B" and a number: over the Bayes level of the
+prior's first two moments, where there are 100 users or more and 15 samples. --quick: few trials of the sizes up to
+40 users.
 """
 
 from __future__ import annotations
@@ -29,7 +31,7 @@ RIVALS = {
 
 
 def errors(users: int, samples: int, dim: int, angle: float, seed: int) -> list[float]:
-    """Mean squared error per user of hierarchical and of every rival, on one data set."""
+    """The Bayes level, then mean squared error per user of hierarchical and of every rival, on one data set."""
     problem = ct.Problem(
         num_users=users,
         num_samples=samples,
@@ -41,7 +43,7 @@ def errors(users: int, samples: int, dim: int, angle: float, seed: int) -> list[
     )
     truth = ct.sample_truth(problem, np.random.default_rng([seed, 1]))
     data = ct.sample_data(problem, truth, np.random.default_rng([seed, 2]))
-    out = []
+    out = [ct.guarantees.get("bayes_level").value(problem, truth=truth, data=data) / users]
     for name, params in {"hierarchical": {}, **RIVALS}.items():
         fit = ct.estimators.get(name)(**params).fit(data, np.random.default_rng(seed))
         out.append(float(((fit.weights - truth.weights) ** 2).sum()) / users)
@@ -65,25 +67,28 @@ def main() -> None:
     parser.add_argument("--users", type=int, nargs="+", default=[5, 40, 300])
     parser.add_argument("--samples", type=int, nargs="+", default=[4, 15, 60, 240])
     parser.add_argument("--dims", type=int, nargs="+", default=[10, 40])
+    parser.add_argument("--angles", type=float, nargs="+", default=ANGLES)
     args = parser.parse_args()
     users = [k for k in args.users if k <= 40] if args.quick else args.users
     usual = {5: 12, 40: 6, 300: 2}
-    print("k    n    d       " + "".join(f"{angle:<11g}" for angle in ANGLES) + "seconds")
+    print("k    n    d       " + "".join(f"{angle:<16g}" for angle in args.angles) + "seconds")
     worst = {True: 0.0, False: 0.0}
     for k in users:
         for n in args.samples:
             for d in args.dims:
                 enough = k * n >= 2 * (2 * (d - 2) + 2 * k)
                 limit, begun, entries = 1.05 if enough else 1.15, time.perf_counter(), []
-                for angle in ANGLES:
+                for angle in args.angles:
                     trials = args.trials or usual.get(k, 6)
                     trials = max(2, trials // 4) if args.quick else trials
                     table = np.array([errors(k, n, d, angle, args.seed * 10_000 + j) for j in range(trials)])
+                    level, table = table[:, 0].mean(), table[:, 1:]
                     value, spread, best = ratio(table)
                     worst[enough] = max(worst[enough], value)
                     mark = "" if value <= limit else "!" if value > limit + 2.0 * spread else "?"
-                    entries.append(f"{value:.2f}{list(RIVALS)[best - 1][0]}±{spread:.2f}{mark}")
-                row = "".join(f"{entry:11s}" for entry in entries)
+                    bayes = f"B{table[:, 0].mean() / level:.2f}" if k >= 100 and n >= 15 else ""
+                    entries.append(f"{value:.2f}{list(RIVALS)[best - 1][0]}±{spread:.2f}{mark}{bayes}")
+                row = "".join(f"{entry:16s}" for entry in entries)
                 print(
                     f"{k:<5}{n:<5}{d:<4}{'*' if enough else ' '}   {row}{time.perf_counter() - begun:.0f}",
                     flush=True,

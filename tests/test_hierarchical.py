@@ -317,7 +317,20 @@ def test_noise_per_user_finds_the_loud_ones():
 
 @pytest.mark.parametrize("seed", range(40))
 def test_no_data_make_it_fail(seed):
-    """Few users, no samples, huge outliers, duplicate columns, no noise: finite weights and errors, no warning."""
+    survive(seed)
+
+
+@pytest.mark.slow
+def test_a_thousand_problems_do_not_make_it_fail():
+    for seed in range(1000):
+        survive(seed)
+
+
+def survive(seed):
+    """Few users, no samples, huge outliers, duplicate columns, no noise: finite weights and errors, no warning.
+
+    And no accepted step lowers the objective.
+    """
     rng = np.random.default_rng([13, seed])
     k, d, p = int(rng.choice([1, 2, 3, 8])), int(rng.choice([1, 2, 5])), int(rng.choice([1, 1, 3]))
     counts = rng.integers(0, int(rng.choice([1, 3, 12])) + 1, k)
@@ -338,6 +351,9 @@ def test_no_data_make_it_fail(seed):
     fit = ct.estimators.get("hierarchical")(**options, max_sweeps=60).fit(ct.Dataset.from_arrays(xs, ys))
     assert np.isfinite(fit.weights).all()
     assert fit.standard_errors is None or np.isfinite(fit.standard_errors).all()
+    if "log_posterior" in fit.history:
+        values = fit.history["log_posterior"]
+        assert (np.diff(values) >= -1e-9 * np.abs(values[1:])).all()
 
 
 # --- standard errors -------------------------------------------------------------------------------------

@@ -85,7 +85,7 @@ def test_the_combination_is_the_minimiser(seed):
 
     def value(w):
         logs = np.log(np.maximum(w, 1e-300))
-        return 0.5 * np.einsum("a...,ab,b...->...", w, products, w) - 2.0 * np.tensordot(chances, logs, 1)
+        return 0.5 * np.einsum("a...,ab,b...->...", w, products, w) - 4.0 * np.tensordot(chances, logs, 1)
 
     assert value(got) <= value(np.maximum(grid, 0.0)).min() + 1e-6
 

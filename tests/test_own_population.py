@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from scipy.stats import binom
+from scipy.stats import binom, t
 
 import colora_theory as ct
+from colora_theory.regression import compare
 from colora_theory.regression.regressor import UnknownUserWarning
 
 pytestmark = pytest.mark.filterwarnings("ignore::colora_theory.regression.regressor.UnknownUserWarning")
@@ -356,3 +357,43 @@ def test_noise_of_outputs_follows_their_units() -> None:
     other = ct.CoLoRARegressor().fit(x, y * [1.0, 100.0], groups=groups)
     np.testing.assert_allclose(other.predict(x, groups=groups, return_std=True)[1], one * [1.0, 100.0], rtol=1e-6)
     assert 3.0 < one[:, 0].mean() / one[:, 1].mean() < 7.0
+
+
+def test_shrinkage_is_one_without_rows_and_vanishes_with_many() -> None:
+    """1 − (effective parameters)/(coefficients): between 0 and 1, less the more rows a user has."""
+    rng = np.random.default_rng(6)
+    sizes = [1, 3, 10, 40, 400, 40, 40, 40]
+    groups = np.repeat(np.arange(8), sizes)
+    x = rng.standard_normal((sum(sizes), 2))
+    y = np.einsum("nd,nd->n", x, rng.standard_normal((8, 2))[groups]) + rng.standard_normal(len(x))
+    shrinkage = ct.CoLoRARegressor().fit(x, y, groups=groups).summary().users["shrinkage"].to_numpy()
+    assert (shrinkage >= 0.0).all()
+    assert (shrinkage <= 1.0).all()
+    assert shrinkage[0] > 0.5 > 0.1 > shrinkage[4]
+    assert (np.diff(shrinkage[:5]) < 0.0).all()
+
+
+def test_distances_are_those_of_standardised_coefficients() -> None:
+    """‖(coefficients − population's) · column scale / response scale‖, by the public attributes."""
+    rng = np.random.default_rng(7)
+    groups = np.repeat(np.arange(5), 30)
+    x = rng.standard_normal((150, 3)) * [1.0, 10.0, 0.1]
+    y = np.einsum("nd,nd->n", x, (3.0 + rng.standard_normal((5, 3)))[groups]) + rng.standard_normal(150)
+    fitted = ct.CoLoRARegressor().fit(x, y, groups=groups)
+    off = (fitted.weights_[:, :, 0] - fitted.population_coef_[:, 0]) * x.std(0) / y.std()
+    np.testing.assert_allclose(fitted.summary().users["distance"], np.sqrt((off**2).sum(1)), rtol=1e-9)
+
+
+@pytest.mark.parametrize("level", [0.5, 0.95])
+def test_paired_intervals_take_users_for_the_independent_units(level: float) -> None:
+    """By hand: mean difference ± t_{k−1} √(k/(k−1) Σ_u (Σ_{rows of u} (d − d̄))²) / N."""
+    rng = np.random.default_rng(8)
+    which, tested = rng.integers(0, 6, 50), np.arange(3, 50)
+    mine, ours = rng.gamma(2.0, size=50), rng.gamma(1.0, size=50)
+    rmse, mean, low, high = compare._paired(mine, ours, which, tested, level)
+    d = (mine - ours)[3:]
+    sums = [(d - d.mean())[which[3:] == user].sum() for user in range(6)]
+    half = t.ppf(0.5 + level / 2, 5) * np.sqrt(6 / 5 * np.sum(np.square(sums))) / 47
+    np.testing.assert_allclose(
+        [rmse, mean, low, high], [np.sqrt(mine[3:].mean()), d.mean(), *(d.mean() + half * np.array([-1, 1]))]
+    )

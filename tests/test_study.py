@@ -146,6 +146,13 @@ WRONG = {
     "quick impossible": ({"run": {"quick": {"grid": {"num_users": [0]}}}}, "num_users must be an integer ≥ 1"),
     "unknown guarantee": ({"guarantee": [{"name": "cramer_roa"}]}, "did you mean 'cramer_rao'"),
     "guarantee's estimator": ({"guarantee": [{"name": "fake_per_trial", "estimator": "x"}]}, "unknown name 'x'"),
+    "a claim about sums held against means": (
+        {
+            "guarantee": [{"name": "cramer_rao", "metric": "mean_user_error"}],
+            "metrics": {"use": ["parameter_error", "mean_user_error"]},
+        },
+        "'cramer_rao' speaks about 'parameter_error', and 'mean_user_error' is another quantity",
+    ),
     "guarantee's metric": ({"guarantee": [{"name": "fake_per_trial", "metric": "success"}]}, "unknown name"),
     "guarantee's own metric": (
         {"guarantee": [{"name": "fake_per_trial"}], "metrics": {"use": ["success"]}},

@@ -251,9 +251,8 @@ class Users:
         r1, r2 = hyper.rank
         k = len(self.x)
         second = self.z[:, :, None] * self.z[:, None, :] + self.inverse
-        d_loads = (self.moment.T @ self.z - np.einsum("kxr,krs->xs", self.image, second, optimize=True)).reshape(
-            a, b, size
-        )
+        heard = self.image.transpose(1, 0, 2).reshape(a * b, k * size) @ second.reshape(k * size, size)
+        d_loads = (self.moment.T @ self.z - heard).reshape(a, b, size)
         spread = np.matmul(self.flat @ second, self.flat.T).reshape(k, a, b, a, b)
         if self.regression:
             around = (

@@ -17,6 +17,9 @@ from colora_theory.model.truth import Truth
 #: Sine of the largest principal angle below which a noiseless recovery counts as a success.
 SUCCESS_DISTANCE: Final = 1e-3
 
+#: Equal up to a factor √r: a rate holds for both or for neither.
+SUBSPACE_DISTANCES: Final = frozenset({"subspace_distance", "subspace_distance_fro"})
+
 NAN: Final = float("nan")
 
 

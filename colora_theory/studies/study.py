@@ -175,7 +175,7 @@ def _build(table: StudyTable, source_text: str, *, quick: bool, stored: bool = F
         source_text=source_text,
         quick=quick,
     )
-    _check_guarantees(study)
+    _check_guarantees(study, stored)
     check_published(study)
     check_claims(study)
     _check_figures(study, stored)
@@ -264,7 +264,7 @@ def _check_metrics(table: StudyTable) -> None:
                 raise InputError(f"metrics.{key} serves {metric} only; add it to metrics.use, or leave {key} out.")
 
 
-def _check_guarantees(study: Study) -> None:
+def _check_guarantees(study: Study, stored: bool) -> None:
     labels = [spec.label for spec in study.estimators]
     for index, spec in enumerate(study.guarantees):
         where = f"guarantee[{index + 1}]"
@@ -278,6 +278,13 @@ def _check_guarantees(study: Study) -> None:
             known(f"{where}.estimator", spec.estimator, labels)
         if spec.metric is not None:
             known(f"{where}.metric", spec.metric, study.metrics)
+            own = guarantees.get(spec.name)
+            alike = own.kind == "rate" and {own.metric, spec.metric} <= metrics.SUBSPACE_DISTANCES
+            if not (stored or alike or spec.metric == own.metric):
+                raise InputError(
+                    f"{where}.metric: {spec.name!r} speaks about {own.metric!r}, and {spec.metric!r} is another "
+                    "quantity; leave metric out. (A rate may choose between the distances of subspaces.)"
+                )
         metric = guarantee_of(spec).metric
         if metric in metrics.NAMES and metric not in study.metrics:
             raise InputError(f"{where}: {spec.name!r} speaks about {metric!r}; add it to metrics.use.")
