@@ -82,14 +82,9 @@ class Curve(FigureKind):
         direct = figure.labels == "lines" and numeric
         places = {value: place for place, value in enumerate(dict.fromkeys(table[x]))}
         missing = tables["points"][tables["points"]["mean"].isna()]
-        named = (
-            x == "estimator" and int(table.groupby(x).size().max()) == 1
-        )  # by the axis: no legend, no room beside
         for index, (text, rows) in enumerate(lines):
             rows = rows.sort_values(x) if numeric else rows
-            beside = (
-                0.0 if named else 0.12 * (index - 0.5 * (len(lines) - 1))
-            )  # names have room beside each other, numbers a place
+            beside = 0.12 * (index - 0.5 * (len(lines) - 1))  # names have room beside each other, numbers a place
             axes.errorbar(
                 rows[x] if numeric else rows[x].map(places) + beside,
                 rows["mean"],
@@ -98,7 +93,7 @@ class Curve(FigureKind):
                 color=look[text][0],
                 markerfacecolor="none",  # two lines at one value: both are seen
                 capsize=2,
-                label="_" if direct or named else text + without(missing[missing["line"].astype(str) == text][x]),
+                label="_" if direct else text + without(missing[missing["line"].astype(str) == text][x]),
                 zorder=3,
             )
         self._claims(axes, tables, table, look, places if not numeric else None)
