@@ -10,7 +10,7 @@ import pytest
 from matplotlib.figure import Figure
 
 import colora_theory as ct
-from colora_theory.figures.curve import without
+from colora_theory.figures.curve import arranged, without
 from colora_theory.figures.draw import columns_of, draw_one, finish, tables_of
 from colora_theory.figures.panel import quiet_log, spread
 from colora_theory.figures.style import context
@@ -62,8 +62,8 @@ def test_claims_that_do_not_apply_everywhere_say_so(tmp_path: Path) -> None:
         "problem": {"num_users": 6, "num_samples": 20, "dim_in": 5, "rank": 1, "noise_std": 0.1},
         "grid": {"covariates": ["gaussian", "rademacher"]},
         "estimator": [{"name": "full_finetuning"}, {"name": "altmin"}],
-        "metrics": {"use": ["mean_user_error"]},
-        "guarantee": [{"name": "cramer_rao", "metric": "mean_user_error", "estimator": "altmin"}],
+        "metrics": {"use": ["mean_user_error", "parameter_error"]},
+        "guarantee": [{"name": "cramer_rao", "estimator": "altmin"}],
         "run": {"trials": 3},
         "figure": [
             {
@@ -102,3 +102,33 @@ def test_narrow_logarithmic_axes_have_at_least_two_numbers() -> None:
 def test_places_without_a_finite_mean_are_told() -> None:
     assert without([]) == ""
     assert without([20, 0.5]) == " (no finite mean at 20, 0.5)"
+
+
+def test_more_lines_than_anybody_tells_apart_become_colours_and_panels(tmp_path: Path) -> None:
+    raw = {
+        "schema": 1,
+        "name": "axes",
+        "seed": 5,
+        "problem": {"noise_std": 0.1},
+        "grid": {"num_users": [4, 8], "num_samples": [10, 20, 40], "dim_in": [4, 6, 8], "rank": [1, 2]},
+        "estimator": [{"name": "full_finetuning"}],
+        "metrics": {"use": ["mean_user_error"]},
+        "run": {"trials": 2},
+        "figure": [{"kind": "curve", "x": "num_users", "y": "mean_user_error"}],
+    }
+    results = ct.run(ct.Study.from_dict(raw), tmp_path / "axes", backend="inline")
+    figure = results.study.figures[0]
+    picture = draw_one(results.study, figure, tables_of(results, figure))
+    assert [axes.get_title() for axes in picture.axes] == [
+        f"rank $r$ = {r}, inputs $d$ = {d}" for r in (1, 2) for d in (4, 6, 8)
+    ]
+    assert len(picture.legends[0].get_texts()) == 3
+    frame = results.summary()
+    shown = sorted(
+        float(y) for axes in picture.axes for bars in axes.containers for y in bars.lines[0].get_ydata()
+    )
+    assert shown == pytest.approx(sorted(frame["mean"]))  # every cell once, none dropped
+    few = ct.Study.from_dict({**raw, "name": "few", "grid": {**raw["grid"], "dim_in": [4], "rank": [1]}})
+    assert arranged(few, figure) is figure  # three lines stay in one panel
+    told = figure.model_copy(update={"hue": "rank"})
+    assert arranged(results.study, told) is told  # what the study says is kept

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 import numpy as np
 
@@ -48,6 +48,9 @@ class Curve(FigureKind):
         "break_even",
         "beside",
     )
+
+    def __init__(self, study: Any, figure: Any) -> None:
+        super().__init__(study, arranged(study, figure))
 
     def axis_names(self) -> tuple[str, str]:
         return self.figure.x or "", self.figure.y or ""
@@ -198,6 +201,33 @@ class Curve(FigureKind):
                 f"{plain(text)}: {mean[0]:.3g} at {plain(label_of(x))} = {at[0]}, {mean[-1]:.3g} at {at[-1]}."
             )
         return out
+
+
+#: Lines that a panel tells apart when the study does not say how to arrange them.
+MOST_LINES: Final = 8
+
+
+def arranged(study: Any, figure: Any) -> Any:
+    """The figure, or where it would have more lines than anybody tells apart one with colours and panels.
+
+    Only where the study leaves the arrangement open. Methods, or else the first field, become colours, the next
+    fields of at most six values columns and rows of panels.
+    """
+    cells = getattr(study, "cells", ())
+    if not cells or figure.hue or figure.row or figure.col or figure.lines or figure.beside or figure.x is None:
+        return figure
+    labels = figure.estimators or [spec.label for spec in study.estimators]
+    count = {name: len({str(cell.varied[name]) for cell in cells}) for name in cells[0].varied}
+    along = {figure.x} if figure.x in count or figure.x == "estimator" else named(study, figure.x)
+    count = {name: number for name, number in count.items() if number > 1 and name not in along}
+    lines = len({str([cell.varied[name] for name in count]) for cell in cells})  # zipped fields vary together
+    if len(labels) > 1 and "estimator" not in along:
+        count, lines = {"estimator": len(labels)} | count, lines * len(labels)
+    if lines <= MOST_LINES or len(count) < 2:
+        return figure
+    hue = next(iter(count))
+    panels = [name for name, number in count.items() if name != hue and number <= 6][:2]
+    return figure.model_copy(update={"hue": hue, **dict(zip(("col", "row"), panels, strict=False))})
 
 
 def without(places: Any) -> str:
