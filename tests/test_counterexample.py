@@ -17,7 +17,7 @@ from colora_theory.cli import main
 from colora_theory.errors import InputError
 from colora_theory.figures.tightness import draw_search
 from colora_theory.verdicts.anytime import AnytimeTest, judge_anytime, mean_evidence, mean_sequence, share_evidence
-from colora_theory.verdicts.judge import Requirement, Sample, judge, judge_family
+from colora_theory.verdicts.judge import RELATIVE_SLACK, Requirement, Sample, judge, judge_family
 
 PLAIN = {
     "design": "regression",
@@ -104,6 +104,33 @@ def test_guarantees_are_attacked_inside_their_hypotheses(name):
 def test_wrong_attacks_are_refused(arguments, message):
     with pytest.raises(InputError, match=message):
         ct.attack(arguments.pop("claim"), **arguments)
+
+
+@pytest.mark.parametrize("alpha", [0.05, 1e-3])
+def test_the_confidence_sequence_of_a_mean_is_that_of_its_paper(alpha):
+    """Waudby-Smith et al. 2021, equations (14) and (24), step by step, with the mixture tuned for trial 100."""
+    x = np.random.default_rng(5).gamma(2.0, size=150)
+    rho = math.sqrt((-2 * math.log(alpha) + math.log(-2 * math.log(alpha) + 1)) / 100)
+    lows, highs = [], []
+    for n in range(100, 151):
+        part = x[:n]
+        radius = part.std() * math.sqrt(
+            2 * (n * rho**2 + 1) / (n**2 * rho**2) * math.log(math.sqrt(n * rho**2 + 1) / alpha)
+        )
+        lows.append(part.mean() - radius)
+        highs.append(part.mean() + radius)
+    np.testing.assert_allclose(mean_sequence(x, alpha), [max(lows), min(highs)], rtol=1e-10)
+    assert mean_sequence(x[:99], alpha) == (-math.inf, math.inf)
+
+
+@pytest.mark.parametrize("side", ["upper", "lower", "equality"])
+def test_what_rounding_hides_breaks_no_claim_at_any_time(side):
+    """Errors that all are half the allowed rounding away from the claim, on the wrong side of it."""
+    off = 0.5 * RELATIVE_SLACK * (1.0 if side == "upper" else -1.0)
+    sample = Sample.of(np.full(200, 2.0 * (1.0 + off)), 2.0)
+    assert judge_anytime(Requirement(side, "mean"), sample, alpha=0.01).status == "holds"
+    worse = Sample.of(np.full(200, 2.0 * (1.0 + 1e9 * off)), 2.0)
+    assert judge_anytime(Requirement(side, "mean"), worse, alpha=0.01).status == "violated"
 
 
 def test_the_command_attacks_and_writes_the_study(tmp_path):

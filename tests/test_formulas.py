@@ -200,6 +200,7 @@ def test_wrong_grids_are_refused(changes, message):
 def test_ranges_and_zipped_axes():
     assert axis("num_users", {"log": [10, 1000, 3]}) == [10, 100, 1000]
     assert axis("noise_std", {"linear": [0, 1, 5]}) == [0.0, 0.25, 0.5, 0.75, 1.0]
+    assert axis("noise_std", {"linear": [2, 10, 3]}) == [2.0, 6.0, 10.0]
     assert axis("num_users", {"log": [1, 4, 9]}) == [1, 2, 3, 4]  # whole numbers, each once
     problem = {"num_samples": 20, "noise_std": 0.1}
     cells = study(problem=problem, grid={"num_users": [6, 8]}, zip=[{"dim_in": [10, 20], "rank": [1, 2]}]).cells

@@ -9,7 +9,7 @@ from colora_theory.errors import InputError
 from colora_theory.model import metrics
 from colora_theory.studies import templates
 from colora_theory.studies.cells import words_of
-from colora_theory.studies.overrides import MAX_FILE_BYTES, parse_overrides
+from colora_theory.studies.overrides import MAX_FILE_BYTES, parse_overrides, parsed
 from colora_theory.studies.study import Study
 
 
@@ -100,6 +100,13 @@ def test_overrides_are_toml_values():
 def test_wrong_overrides_are_refused(text):
     with pytest.raises(InputError, match="--set"):
         parse_overrides([text])
+
+
+@pytest.mark.parametrize(("parts", "message"), [(34, "a key has more than 32 parts"), (32, "unknown key")])
+def test_keys_of_many_parts_are_refused_before_they_are_read(parts, message):
+    """TOML readers take time and depth that grow with the parts of a key: thirty-two are allowed."""
+    with pytest.raises(InputError, match=message):
+        Study.from_dict(parsed(".".join(["a"] * parts) + " = 1"))
 
 
 E = [{"name": "fake_noise"}]
