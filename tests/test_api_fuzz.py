@@ -168,7 +168,7 @@ def calls(world: World) -> dict[str, tuple[Callable[..., Any], dict[str, Any]]]:
             {
                 "claim": "oracle_inequality",
                 "bounds": {"dim_in": 4, "num_users": 3, "num_samples": [4, 8], "rank": 1},
-                "trials": 50,
+                "trials": 150,
                 "alpha": 0.05,
                 "seed": 0,
             },

@@ -89,6 +89,19 @@ def test_the_power_of_the_verdicts_in_its_quick_form(tmp_path: Path) -> None:
 
 def test_the_pages_show_what_came_out() -> None:
     assert (EXPERIMENTS / "README.md").read_text(encoding="utf-8") == gallery.page(EXPERIMENTS, FIGURES)
+    published = EXPERIMENTS / "published"
+    shown = (published / "README.md").read_text(encoding="utf-8")
+    assert shown == gallery.of_papers(published, FIGURES)
+    for file in gallery.studies(published):  # every study of a paper: picture, settings, source, verdict
+        study = ct.Study.from_toml(file)
+        for stem in plots.stems(study):
+            assert f"(../../figures/{stem}.png)" in shown
+        part = shown.partition(f"### {study.title}\n")[2].partition("\n### ")[0]
+        assert "Settings: " in part
+        assert "Verdict: " in part
+        assert any(word in part for word in ("licence", "MIT", "settings only")), study.name
+        if study.learned:
+            assert " ".join(study.learned.split()) in part
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     assert text == gallery.readme(text, EXPERIMENTS, FIGURES)
 
@@ -150,6 +163,19 @@ def test_one_command_runs_draws_and_writes_all(tmp_path: Path, monkeypatch: pyte
     page = (tmp_path / "experiments" / "README.md").read_text(encoding="utf-8")
     assert "![More users, less error](../figures/recovery_vs_users.png)" in page
     assert "| cramer_rao | proved | altmin |" in page
+    paper = tmp_path / "experiments" / "published" / "somebody_2020"
+    paper.mkdir(parents=True)
+    (paper / "somebody_2020_users.toml").write_text(small.replace('"recovery_vs_users"', '"somebody_2020_users"'))
+    for name in ("published", "somebody_2020", "somebody_2020_users"):  # a folder, a folder in it, a study
+        words = ["reproduce-all", "--quick", "--only", name, "--out", name]
+        told = CliRunner().invoke(main, words)
+        assert told.exit_code == 0, told.output
+        made = sorted(folder.name for folder in (tmp_path / name).iterdir())
+        assert made == ["figures", "somebody_2020_users"]
+    unknown = CliRunner().invoke(main, ["reproduce-all", "--only", "publised"])
+    assert unknown.exit_code == 2
+    assert "did you mean 'published'" in unknown.output
+    shutil.rmtree(paper.parent)
     shutil.rmtree(tmp_path / "figures")
     none = CliRunner().invoke(main, ["reproduce-all", str(tmp_path / "short")])
     assert none.exit_code == 2

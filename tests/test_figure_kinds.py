@@ -130,7 +130,7 @@ def test_rows_and_columns_of_panels(results: ct.Results) -> None:
 
 def test_a_figure_says_what_it_was_drawn_for(results: ct.Results) -> None:
     picture = drawn(results, {"kind": "curve", "x": "num_samples", "y": "mean_user_error"})
-    assert picture.axes[0].get_title() == "k = 5, d = 8, σ = 0.2, 3 trials"
+    assert picture.axes[0].get_title() == "k = 5, d = 8, σ = 0.2; 3 trials"
     plt.close(picture)
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import math
 import string
+import sys
+from collections.abc import Iterator
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -69,6 +71,48 @@ def test_everything_else_is_refused_and_the_place_is_named(text, message):
         Expression.parse(text, NAMES).value(OF)
 
 
+#: What the interpreter tells of while a formula is read: code run, modules imported, files opened, …
+FORBIDDEN = (
+    "exec",
+    "import",
+    "open",
+    "os.",
+    "subprocess.",
+    "socket.",
+    "ctypes.",
+    "marshal.",
+    "object.__getattr__",
+)
+_seen: list[str] = []
+_watching = [False]
+
+
+def _told(event: str, _: object) -> None:
+    if _watching[0] and event.startswith(FORBIDDEN):
+        _seen.append(event)
+
+
+sys.addaudithook(_told)
+
+
+@contextlib.contextmanager
+def watched() -> Iterator[None]:
+    """Fails when anything but reading a text happens inside."""
+    _seen.clear()
+    _watching[0] = True
+    try:
+        yield
+    finally:
+        _watching[0] = False
+    assert not _seen
+
+
+def test_running_code_would_be_noticed() -> None:
+    for code in ("eval('1 + 1')", "__import__('json')", "open('/dev/null').close()"):
+        with pytest.raises(AssertionError), watched():
+            eval(code)
+
+
 def mutated(times: int, seed: int) -> None:
     rng = np.random.default_rng(seed)
     signs = [
@@ -92,7 +136,7 @@ def mutated(times: int, seed: int) -> None:
                 text[min(place, len(text) - 1)] = str(rng.choice(signs))
             else:
                 text.insert(place, str(rng.choice(signs)))
-        with contextlib.suppress(InputError):  # and nothing else
+        with watched(), contextlib.suppress(InputError):  # and nothing else
             assert math.isfinite(Expression.parse("".join(text), NAMES).value(OF))
 
 

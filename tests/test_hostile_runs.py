@@ -138,7 +138,7 @@ def test_files_that_are_no_studies(here: Path, content: bytes, words: str) -> No
         (["merge", "tiny.toml", "--out", "m"], "tiny.toml"),
         (["init", "tiny.toml"], "tiny.toml"),
         (["reproduce-all", "."], "asks for no figure"),
-        (["reproduce-all", ".", "--only", "nope"], "--only takes names of studies in ., got 'nope'"),
+        (["reproduce-all", ".", "--only", "nope"], "names of studies and of folders in ., got 'nope'"),
         (["reproduce-all", "nowhere"], "holds no study file"),
     ],
 )

@@ -23,7 +23,7 @@ from colora_theory.errors import InputError
     help="Folder of the figures.",
 )
 @click.option("--jobs", default=1, show_default=True, help="Worker processes; -1: one per core.")
-@click.option("--only", multiple=True, metavar="NAME", help="Only the study NAME; may be repeated.")
+@click.option("--only", multiple=True, metavar="NAME", help="Only the study or folder NAME; may be repeated.")
 @click.pass_context
 def command(
     ctx: click.Context,

@@ -13,7 +13,7 @@ from colora_theory.estimators.base import Estimator, Fit, register
 from colora_theory.estimators.lora import adapter_rank
 from colora_theory.estimators.shared_model import SharedModel
 from colora_theory.estimators.trace import Trace
-from colora_theory.model.checks import check_integer, check_real
+from colora_theory.model.checks import check_integer, check_real, check_word
 from colora_theory.model.dataset import Dataset
 from colora_theory.model.linalg import Array
 
@@ -107,10 +107,14 @@ class _Factored(GradientDescent):
     step: float = 0.2  # the factors' own size adds to the curvature; half of 1/λ_max diverges on some data
     rank: int | tuple[int, int] | None = None
     scale: float = 1.0
+    start: str = "random"
+    start_scale: float = 1.0
 
     def __post_init__(self) -> None:
         super().__post_init__()
         check_real("scale", self.scale, 1e-12)
+        check_word("start", self.start, ("random", "gradient"))
+        check_real("start_scale", self.start_scale, 1e-12)
 
     def _directions(self, gradient: Array, b: Array, a: Array, size: Array) -> tuple[Array, Array]:
         """Changes of B and A, shapes (k, d, r) and (k, r, p), taken `step`/λ_max times; size ρ (k, 1, 1)."""
@@ -119,14 +123,23 @@ class _Factored(GradientDescent):
     def _mover(self, model: SharedModel, lengths: Array, rng: np.random.Generator | None) -> Move:
         if rng is None:
             raise InputError(f"{self.name} draws its initialisation; pass rng.")
+        begun = self.start == "random"
         rank = adapter_rank(self.rank, model.d, model.p)
         moments, _ = model.residual_moments(np.zeros((model.k, model.d, model.p)))
         first = np.linalg.norm(moments, 2, axis=(1, 2)) / np.maximum(model.counts, 1.0)
         size = (first * lengths / self.step)[:, None, None]
-        a = np.sqrt(size) * (rng.standard_normal((rank, model.p)) / np.sqrt(rank))
+        a = self.start_scale * np.sqrt(size) * (rng.standard_normal((rank, model.p)) / np.sqrt(rank))
         b = np.zeros((model.k, model.d, rank))
 
         def move(gradient: Array) -> Array:
+            nonlocal begun
+            if not begun:  # the first step is one of full fine-tuning, as far as the rank allows
+                begun = True
+                towards = -(lengths / (self.step * self.scale))[:, None, None] * gradient
+                left, values, right = np.linalg.svd(towards, full_matrices=False)
+                b[...] = left[:, :, :rank] * np.sqrt(values[:, None, :rank])
+                a[...] = np.sqrt(values[:, :rank, None]) * right[:, :rank]
+                return self.scale * (b @ a)
             down_b, down_a = self._directions(gradient, b, a, size)
             before = b @ a
             b[...] -= lengths[:, None, None] * down_b
@@ -153,6 +166,9 @@ class LoRAGradient(_Factored):
     Parameters
     ----------
     step, max_sweeps, tol, keep_history : of the descent. rank : r. scale : s.
+    start : "random" as above, start_scale times as large, or "gradient": the first step is that of full
+        fine-tuning, 1/λ_max times the gradient, cut to rank r and split evenly between the factors (LoRA-One;
+        Zhang, Liu & Chen 2025, arXiv 2502.01235).
     """
 
     name: ClassVar[str] = "lora_gd"
@@ -179,7 +195,7 @@ class LoRAPro(_Factored):
 
     Parameters
     ----------
-    step, max_sweeps, tol, keep_history : of the descent. rank : r. scale : s.
+    step, max_sweeps, tol, keep_history : of the descent. rank : r. scale : s. start, start_scale : of `lora_gd`.
     """
 
     name: ClassVar[str] = "lora_pro"

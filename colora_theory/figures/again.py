@@ -8,7 +8,7 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from colora_theory.errors import InputError, expect
-from colora_theory.figures.draw import draw_one, tables_of
+from colora_theory.figures.draw import draw_one, tables_of, together
 from colora_theory.results.results import Results
 from colora_theory.studies.study import Study
 
@@ -44,8 +44,6 @@ def compare(runs: Sequence[Results], *, style: str = "paper") -> Figure:
 
     Raises InputError unless all first figures are curves of the same y along the same x.
     """
-    import pandas as pd
-
     if len(runs) < 2:
         raise InputError(f"a comparison needs at least two runs, got {len(runs)}.")
     figures = [results.study.figures[:1] for results in runs]
@@ -55,22 +53,19 @@ def compare(runs: Sequence[Results], *, style: str = "paper") -> Figure:
         raise InputError(
             f"runs are compared by their first figures, which must be curves of the same x and y: {told}."
         )
-    joined: dict[str, list[pd.DataFrame]] = {}
-    for results, (figure,) in zip(runs, figures, strict=True):
-        for name, table in tables_of(results, figure).items():
-            prefix = f"{results.study.name}: "
-            joined.setdefault(name, []).append(
-                table.assign(line=[prefix + str(text) for text in table["line"]]).drop(
-                    columns=["hue", "rest"], errors="ignore"
-                )
-            )
-    tables = {name: pd.concat(parts, ignore_index=True) for name, parts in joined.items()}
+    tables = together(
+        [
+            (results.study.name, tables_of(results, figure))
+            for results, (figure,) in zip(runs, figures, strict=True)
+        ]
+    )
     first = figures[0][0]
     title = " and ".join(results.study.title or results.study.name for results in runs)
     shown = first.model_copy(
         update={
             "title": title,
             "hue": None,
+            "beside": [results.study.name for results in runs[1:]],
             "overlay": list(dict.fromkeys(name for (figure,) in figures for name in figure.overlay)),
         }
     )

@@ -16,7 +16,7 @@ GREY = "#666666"
 
 
 def guide_lines(axes: Axes, slopes: Any, x: Any, y: Any) -> None:
-    """Lines of given log-log slopes below the points, each labelled at its end."""
+    """Lines of given log-log slopes below the points, each labelled below its middle."""
     x, y = np.asarray(x, float), np.asarray(y, float)
     seen = (x > 0) & (y > 0)
     if not seen.any():
@@ -26,7 +26,9 @@ def guide_lines(axes: Axes, slopes: Any, x: Any, y: Any) -> None:
         height = float(np.min(y[seen] / x[seen] ** slope)) * 0.6
         ends = [height * low**slope, height * high**slope]
         axes.plot([low, high], ends, color="#999999", linewidth=0.8, zorder=1)
-        axes.annotate(f"slope {slope:g}", (high, ends[1]), fontsize="small", color=GREY, ha="right", va="top")
+        middle = (math.sqrt(low * high), math.sqrt(ends[0] * ends[1]))
+        side = "left" if slope > 0 else "right"  # below the line, not on it
+        axes.annotate(f"slope {slope:g}", middle, fontsize="small", color=GREY, ha=side, va="top")
 
 
 def label_lines(axes: Axes, ends: Sequence[tuple[float, float, str, str]]) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 import numpy as np
 
@@ -46,7 +46,11 @@ class Curve(FigureKind):
         "y_limits",
         "labels",
         "break_even",
+        "beside",
     )
+
+    def __init__(self, study: Any, figure: Any) -> None:
+        super().__init__(study, arranged(study, figure))
 
     def axis_names(self) -> tuple[str, str]:
         return self.figure.x or "", self.figure.y or ""
@@ -80,18 +84,19 @@ class Curve(FigureKind):
         lines, look = groups(table), self.looks or looks(table)
         direct = figure.labels == "lines" and numeric
         places = {value: place for place, value in enumerate(dict.fromkeys(table[x]))}
+        missing = tables["points"][tables["points"]["mean"].isna()]
         for index, (text, rows) in enumerate(lines):
             rows = rows.sort_values(x) if numeric else rows
             beside = 0.12 * (index - 0.5 * (len(lines) - 1))  # names have room beside each other, numbers a place
             axes.errorbar(
                 rows[x] if numeric else rows[x].map(places) + beside,
                 rows["mean"],
-                spread(rows),
+                spread(rows, figure.log_y is not False),
                 fmt=look[text][1],
                 color=look[text][0],
                 markerfacecolor="none",  # two lines at one value: both are seen
                 capsize=2,
-                label="_" if direct else text,
+                label="_" if direct else text + without(missing[missing["line"].astype(str) == text][x]),
                 zorder=3,
             )
         self._claims(axes, tables, table, look, places if not numeric else None)
@@ -121,10 +126,17 @@ class Curve(FigureKind):
         number, taken = 0, set[str]()
         for name in figure.overlay:
             claimed = tables.get(f"overlay:{name}")
-            if claimed is None or not len(claimed):
+            everywhere = self.whole.get(f"overlay:{name}", claimed)
+            if claimed is None or everywhere is None:
                 continue
+            if not len(claimed):
+                axes.plot([], [], linestyle="none", label="_" if len(everywhere) else claim(everywhere, name))
+                continue
+            partly = bool(self.whole) and not set(self.whole["points"]["cell"]) <= set(everywhere["cell"])
             several = groups(claimed)
-            together = len(several) > 1 and bool(figure.lines)  # lines named by the study: one entry a claim
+            coloured = bool(figure.hue) and "hue" in claimed and bool((claimed["line"] == claimed["hue"]).all())
+            # lines named by the study, or told by their colour: one entry a claim
+            together = len(several) > 1 and (bool(figure.lines) or coloured)
             own = None if figure.hue or len(several) > 1 else self._colour_of(name, points, look)
             own = None if own in taken else own
             for index, (text, rows) in enumerate(several):
@@ -132,7 +144,11 @@ class Curve(FigureKind):
                 text = (
                     "_" if together and index else claim(rows, name, f", {text}" if text and not together else "")
                 )
+                text = f"{text[:-1]}; where it applies)" if partly and text != "_" else text
                 grey, width = GREYS[number % len(GREYS)], (1.2, 2.4)[number // len(GREYS) % 2]
+                if together and coloured and not index:  # the entry speaks of all colours
+                    axes.plot([], [], linestyle=dash(rows), color=GREYS[1], linewidth=1.2, label=text)
+                    text = "_"
                 style: Any = dict(
                     linestyle=dash(rows),
                     color=own or hue_colour(rows, points, grey),
@@ -185,3 +201,36 @@ class Curve(FigureKind):
                 f"{plain(text)}: {mean[0]:.3g} at {plain(label_of(x))} = {at[0]}, {mean[-1]:.3g} at {at[-1]}."
             )
         return out
+
+
+#: Lines that a panel tells apart when the study does not say how to arrange them.
+MOST_LINES: Final = 8
+
+
+def arranged(study: Any, figure: Any) -> Any:
+    """The figure, or where it would have more lines than anybody tells apart one with colours and panels.
+
+    Only where the study leaves the arrangement open. Methods, or else the first field, become colours, the next
+    fields of at most six values columns and rows of panels.
+    """
+    cells = getattr(study, "cells", ())
+    if not cells or figure.hue or figure.row or figure.col or figure.lines or figure.beside or figure.x is None:
+        return figure
+    labels = figure.estimators or [spec.label for spec in study.estimators]
+    count = {name: len({str(cell.varied[name]) for cell in cells}) for name in cells[0].varied}
+    along = {figure.x} if figure.x in count or figure.x == "estimator" else named(study, figure.x)
+    count = {name: number for name, number in count.items() if number > 1 and name not in along}
+    lines = len({str([cell.varied[name] for name in count]) for cell in cells})  # zipped fields vary together
+    if len(labels) > 1 and "estimator" not in along:
+        count, lines = {"estimator": len(labels)} | count, lines * len(labels)
+    if lines <= MOST_LINES or len(count) < 2:
+        return figure
+    hue = next(iter(count))
+    panels = [name for name, number in count.items() if name != hue and number <= 6][:2]
+    return figure.model_copy(update={"hue": hue, **dict(zip(("col", "row"), panels, strict=False))})
+
+
+def without(places: Any) -> str:
+    """What a legend adds to a line that has no finite mean at some places of its axis."""
+    told = ", ".join(f"{value:g}" if isinstance(value, float | int) else str(value) for value in places)
+    return f" (no finite mean at {told})" if told else ""

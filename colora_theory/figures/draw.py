@@ -5,14 +5,18 @@ from __future__ import annotations
 import io
 import json
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import matplotlib as mpl
 import matplotlib.pyplot as plt
+import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties
+from matplotlib.textpath import TextPath
 
+from colora_theory.errors import InputError
 from colora_theory.figures.panel import looks
 from colora_theory.figures.style import WIDTHS, context, label_of, safe, scale, symbol_of, wrapped
 from colora_theory.figures.tables import facets, part_of, shown
@@ -42,7 +46,37 @@ def tables_of(results: Results, figure: Any) -> dict[str, pd.DataFrame]:
     """The tables that one figure draws: "points", and one table for every claim in it."""
     kind = kind_of(results.study, figure)
     kind.check()
-    return kind.tables(results)
+    tables = kind.tables(results)
+    if not figure.beside:
+        return tables
+    parts = [(results.study.name, tables)]
+    for name in figure.beside:
+        other = _run_beside(results, name)
+        parts.append((name, tables_of(other, figure.model_copy(update={"beside": [], "hue": None}))))
+    return together(parts)
+
+
+def _run_beside(results: Results, name: str) -> Results:
+    folder = results.path.parent / name
+    if not (folder / "results.sqlite").exists():
+        raise InputError(
+            f"beside names runs in the folder {results.path.parent}, which has no {name!r}; run it first."
+        )
+    return type(results).open(folder)
+
+
+def together(parts: Sequence[tuple[str, dict[str, pd.DataFrame]]]) -> dict[str, pd.DataFrame]:
+    """The tables of one figure of several studies, joined: every line is told by the name of its study."""
+    import pandas as pd
+
+    joined: dict[str, list[pd.DataFrame]] = {}
+    for name, tables in parts:
+        for key, table in tables.items():
+            lines = [f"{name}: {text}" if text else name for text in table["line"]]
+            joined.setdefault(key, []).append(
+                table.assign(line=lines).drop(columns=["hue", "rest"], errors="ignore")
+            )
+    return {key: pd.concat(tables, ignore_index=True) for key, tables in joined.items()}
 
 
 def draw_one(study: Study, figure: Any, tables: dict[str, pd.DataFrame], style: str = "paper") -> Figure:
@@ -57,6 +91,7 @@ def draw_one(study: Study, figure: Any, tables: dict[str, pd.DataFrame], style: 
         picture, axes = plt.subplots(
             rows, columns, figsize=(width, 1.0), squeeze=False, sharex=not kind.cell_panels, sharey=True
         )
+        kind.whole = tables
         if "line" in tables.get("points", ()):
             kind.looks = looks(tables["points"])
         inches = 0.8 * width / columns
@@ -117,7 +152,8 @@ def panels_of(
     def words(field: str | None, value: Any) -> str:
         if field is None or value is None:
             return ""
-        return str(value).replace("_", " ") if field == "estimator" else f"{label_of(field)} = {shown(value)}"
+        text = shown(value).replace("_", " ")
+        return text if field == "estimator" else f"{label_of(field)} = {text}"
 
     grid = []
     for down in facets(first, figure.row):
@@ -133,12 +169,18 @@ def settings(study: Study, figure: Any, tables: dict[str, pd.DataFrame]) -> str:
     """What a figure must state to be read alone: the parameters that it does not vary, and the trials."""
     varied = study.cells[0].varied
     content = {n: v for n, v in study.cells[0].setting.content().items() if n not in varied}
-    parts = [f"{symbol_of(name)} = {shown(value).replace('_', ' ')}" for name, value in content.items()]
+    parts = [f"{symbol_of(name)} = {_brief(value)}" for name, value in content.items()]
+    trials = ""
     table = tables.get("points")
     if table is not None and "n" in table and len(table):
         low, high = int(table["n"].min()), int(table["n"].max())
-        parts.append(f"{low} trials" if low == high else f"{low} to {high} trials")
-    return ", ".join(parts)
+        trials = f"{low} trials" if low == high else f"{low} to {high} trials"
+    name = f"{study.name}: " * bool(figure.beside)  # others may have other settings
+    return name + "; ".join(filter(None, [", ".join(parts), trials]))
+
+
+def _brief(value: Any) -> str:
+    return f"{value:.3g}" if isinstance(value, float) else shown(value).replace("_", " ")
 
 
 def caption(picture: Figure, text: str, single: bool) -> None:
@@ -159,8 +201,7 @@ def finish(picture: Figure, width: float, height: float) -> None:
     em = float(mpl.rcParams["font.size"]) * 0.875 / 72
     rows, note = 0, ""
     if handles:
-        longest = max(len(text.replace("$", "")) for text in handles)
-        columns = max(1, min(len(handles), int(width / ((0.52 * longest + 4.0) * em))))
+        columns = columns_of([width_of(text, em) / em + 4.8 for text in handles], width / em)
         texts = [wrapped(text, width - 4.5 * em, em * 72) for text in handles] if columns == 1 else list(handles)
         rows = sum(1 + text.count("\n") for text in texts) if columns == 1 else math.ceil(len(texts) / columns)
         note = picture.get_supxlabel()  # small print goes above the entries, where nothing covers it
@@ -173,6 +214,23 @@ def finish(picture: Figure, width: float, height: float) -> None:
     note = note or str(picture.get_supxlabel())
     notes = 1 + note.count("\n") if note else any(axes.get_title() for axes in picture.axes)
     picture.set_size_inches(width, height + (rows * 1.55 + titles * 1.5 + notes * 1.3) * em)
+
+
+def width_of(text: str, em: float) -> float:
+    """The width in inches that a text takes at a size of `em` inches."""
+    font = FontProperties(family=mpl.rcParams["font.family"], size=72 * em)
+    return (
+        float(max((TextPath((0, 0), line, prop=font).get_extents().x1 for line in text.split("\n")), default=0.0))
+        / 72
+    )
+
+
+def columns_of(widths: Sequence[float], room: float) -> int:
+    """The most columns, filled as Matplotlib does, in which entries of these widths have room; at least one."""
+    for columns in range(len(widths), 1, -1):
+        if sum(float(part.max()) for part in np.array_split(np.asarray(widths), columns)) <= room:
+            return columns
+    return 1
 
 
 def draw(results: Results, folder: Path, style: str = "paper", formats: tuple[str, ...] = FORMATS) -> list[Path]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import math
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import matplotlib as mpl
@@ -9,8 +11,8 @@ import matplotlib.patheffects
 
 from colora_theory import guarantees
 from colora_theory.errors import InputError
-from colora_theory.figures.measures import check_formulas, is_formula, measured, named
-from colora_theory.figures.panel import apart, claim, edges, empty
+from colora_theory.figures.measures import check_formulas, is_formula, measured, named, of_fields
+from colora_theory.figures.panel import apart, claim, edges, empty, quiet_log
 from colora_theory.figures.style import label_of
 from colora_theory.figures.tables import boundary_line, chosen, threshold_line
 from colora_theory.studies.figure_kinds import FigureKind, register
@@ -76,7 +78,8 @@ class Heatmap(FigureKind):
 
     def _check_overlay(self, name: str) -> None:
         guarantee = guarantees.get(name)
-        threshold = guarantee.side == "threshold" and guarantee.against == self.figure.y
+        against = named(self.study, self.figure.y)  # of a formula every field in it
+        threshold = guarantee.side == "threshold" and guarantee.against in against
         if not threshold and name not in self.figure.levels:
             raise InputError(
                 f"guarantee {name!r} is no threshold in {self.figure.y!r}; choose another overlay, another y, or "
@@ -92,8 +95,9 @@ class Heatmap(FigureKind):
         if value == "success" and single:
             tables["boundary"] = boundary_line(table, x, y)
         scaled = is_formula(self.study, x) or is_formula(self.study, y)
-        for name in figure.overlay if single and not scaled else ():
-            tables[f"overlay:{name}"] = threshold_line(results, name, figure)
+        for name in figure.overlay if single or scaled else ():
+            line = scaled_threshold if scaled else threshold_line
+            tables[f"overlay:{name}"] = line(results, name, figure)
         return tables
 
     def draw(self, axes: Axes, tables: dict[str, pd.DataFrame]) -> None:
@@ -102,26 +106,26 @@ class Heatmap(FigureKind):
         if known.empty:
             empty(axes, "no trial gave a number here")
             return
-        table = known.pivot_table(index=figure.y, columns=figure.x, values="mean", sort=True)
+        x, y = figure.x or "", figure.y or ""
         share = figure.value == "success"
-        logarithmic = not share and figure.log_y is not False and bool((known["mean"] > 0).all())
-        norm = mpl.colors.LogNorm() if logarithmic else None
-        image = axes.pcolormesh(
-            edges(table.columns),
-            edges(table.index),
-            table.to_numpy(float),
-            cmap="Blues" if share else "cividis",
-            norm=norm,
-            vmin=0.0 if share else None,
-            vmax=1.0 if share else None,
-            rasterized=True,
-        )
+        means = self.whole.get("points", known)["mean"].dropna()  # one scale of colours for all panels
+        logarithmic = not share and figure.log_y is not False and bool((means > 0).all())
+        norm = mpl.colors.LogNorm() if logarithmic else mpl.colors.Normalize()
+        norm.autoscale([0.0, 1.0] if share else means)
+        for across, up, values in meshes(known, x, y):
+            image = axes.pcolormesh(
+                across, up, values, cmap="Blues" if share else "cividis", norm=norm, rasterized=True
+            )
         axes.set_xscale("log")
         axes.set_yscale("log")
-        axes.set_xlim(edges(table.columns)[[0, -1]])
-        axes.set_ylim(edges(table.index)[[0, -1]])
-        for axis, values in ((axes.xaxis, table.columns), (axes.yaxis, table.index)):
-            ticks = apart([float(value) for value in values])
+        axes.set_xlim(edges(sorted(set(known[x])))[[0, -1]])
+        heights = [up for _, up, _ in meshes(known, x, y)]
+        axes.set_ylim(min(up[0] for up in heights), max(up[-1] for up in heights))
+        for axis, values in ((axes.xaxis, known[x]), (axes.yaxis, known[y])):
+            if axis is axes.yaxis and len(heights) > 1:  # columns of their own heights: no value is common to all
+                quiet_log(axis)
+                continue
+            ticks = apart([float(value) for value in sorted(set(values))])
             axis.set_major_locator(mpl.ticker.FixedLocator(ticks))
             axis.set_major_formatter(mpl.ticker.FixedFormatter([f"{value:g}" for value in ticks]))
             axis.set_minor_locator(mpl.ticker.NullLocator())
@@ -133,7 +137,7 @@ class Heatmap(FigureKind):
         def line(rows: pd.DataFrame, style: Any, colour: str, width: float, text: str) -> None:
             halo = [mpl.patheffects.withStroke(linewidth=width + 1.6, foreground="#ffffff")]
             axes.plot(
-                rows[figure.x],
+                rows[x],
                 rows["value"],
                 linestyle=style,
                 color=colour,
@@ -156,3 +160,35 @@ class Heatmap(FigureKind):
     def said(self, tables: dict[str, pd.DataFrame]) -> list[str]:
         table = tables["points"]
         return [f"From {table['mean'].min():.3g} to {table['mean'].max():.3g} over {len(table)} cells."]
+
+
+def meshes(table: pd.DataFrame, x: str, y: str) -> list[tuple[Any, Any, Any]]:
+    """Edges along x, edges along y and means of the coloured cells.
+
+    One mesh where every x was run at every y; in scaled coordinates, where every x has heights of its own, one for
+    every column.
+    """
+    whole = table.pivot_table(index=y, columns=x, values="mean", sort=True)
+    if not whole.isna().to_numpy().any():
+        return [(edges(whole.columns), edges(whole.index), whole.to_numpy(float))]
+    sides, out = edges(whole.columns), []
+    for place, (_, column) in enumerate(whole.items()):
+        means = column.dropna()
+        out.append((sides[place : place + 2], edges(means.index), means.to_numpy(float)[:, None]))
+    return out
+
+
+def scaled_threshold(results: Results, name: str, figure: Any) -> pd.DataFrame:
+    """Where a claim begins in scaled coordinates: the threshold of every cell, by the formulas of x and y."""
+    import pandas as pd
+
+    guarantee, rows = guarantees.get(name), []
+    for cell in results.study.cells:
+        begins = guarantee.value(cell.problem)
+        if not math.isfinite(begins):
+            continue
+        there = dataclasses.replace(cell, setting=cell.problem.replace(**{guarantee.against: int(begins)}))
+        at = {axis: of_fields(there, axis) for axis in (figure.x, figure.y)}
+        rows.append({**cell.varied, figure.x: at[figure.x], "value": at[figure.y]})
+    table = pd.DataFrame(rows).drop_duplicates().sort_values(figure.x) if rows else pd.DataFrame()
+    return table.assign(standing=guarantee.standing, name=name)

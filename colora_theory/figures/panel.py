@@ -27,17 +27,18 @@ def groups(table: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
 def looks(table: pd.DataFrame) -> dict[str, tuple[str, str]]:
     """Colour and marker of every line: its colour tells its hue, its marker what else it differs in.
 
-    Without a hue both number the lines.
+    Without a hue, and where a hue is all that differs, both number the lines.
     """
     lines = list(dict.fromkeys(table["line"].astype(str)))
     if "hue" not in table:
         return {text: (COLOURS[i % len(COLOURS)], MARKERS[i % len(MARKERS)]) for i, text in enumerate(lines)}
     first = table.drop_duplicates("line").set_index("line")
     hues, rest = list(dict.fromkeys(table["hue"].astype(str))), list(dict.fromkeys(table["rest"].astype(str)))
+    marked, by = (rest, "rest") if len(rest) > 1 else (hues, "hue")
     return {
         text: (
             COLOURS[hues.index(str(first.loc[text, "hue"])) % len(COLOURS)],
-            MARKERS[rest.index(str(first.loc[text, "rest"])) % len(MARKERS)],
+            MARKERS[marked.index(str(first.loc[text, by])) % len(MARKERS)],
         )
         for text in lines
     }
@@ -62,9 +63,18 @@ def empty(axes: Axes, why: str) -> None:
     axes.grid(visible=False)
 
 
-def spread(rows: pd.DataFrame) -> Any:
-    """Lengths of the error bars, shape (2, n)."""
-    return np.maximum(np.vstack([rows["mean"] - rows["low"], rows["high"] - rows["mean"]]), 0.0)
+def spread(rows: pd.DataFrame, logarithmic: bool = False) -> Any:
+    """Lengths of the error bars, shape (2, n).
+
+    On a logarithmic axis an interval of a positive mean that reaches zero is that of the mean's logarithm: as long
+    as the plain one above, by the same factor below.
+    """
+    mean, low, high = (rows[name].to_numpy(float) for name in ("mean", "low", "high"))
+    if logarithmic:
+        positive = mean > 0
+        below = mean**2 / np.maximum(high, np.where(positive, mean, 1.0))
+        low = np.where(positive & (low <= 0), below, low)
+    return np.maximum(np.vstack([mean - low, high - mean]), 0.0)
 
 
 def claim(table: pd.DataFrame, name: str, more: str = "") -> str:
@@ -114,6 +124,8 @@ def quiet_log(axis: Any) -> None:
     low, high = axis.get_view_interval()
     if high / low < 300:
         axis.set_major_locator(mpl.ticker.LogLocator(subs=(1.0, 2.0, 5.0) if high / low < 50 else (1.0, 3.0)))
+        if sum(low <= tick <= high for tick in axis.get_major_locator().tick_values(low, high)) < 2:
+            axis.set_major_locator(mpl.ticker.MaxNLocator(4, steps=[1, 2, 5, 10]))
         axis.set_major_formatter(mpl.ticker.FuncFormatter(lambda value, _: f"{value:g}"))
         axis.set_minor_locator(mpl.ticker.LogLocator(subs=[float(i) for i in range(1, 10)]))
     axis.set_minor_formatter(mpl.ticker.NullFormatter())

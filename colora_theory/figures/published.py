@@ -78,7 +78,7 @@ class Published(Curve):
             axes.errorbar(
                 rows[x],
                 rows["mean"],
-                spread(rows.fillna({"low": rows["mean"], "high": rows["mean"]})),
+                spread(rows.fillna({"low": rows["mean"], "high": rows["mean"]}), self.figure.log_y is not False),
                 fmt=SHAPES[str(verdict)],
                 color="black",
                 markerfacecolor=colour,

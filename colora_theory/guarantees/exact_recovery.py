@@ -138,7 +138,7 @@ class ExactRecovery(Guarantee):
     conservative = "sufficient: for several outputs the count of strata may ask for more than is needed"
 
     def conditions(self, problem: Problem) -> list[Hypothesis]:
-        smooth = problem.covariates != "rademacher"
+        smooth = problem.covariate_law.density
         return [
             homogeneous(problem),
             generic_cores(problem),

@@ -28,11 +28,16 @@ def no_intercepts(problem: Problem) -> Hypothesis:
     )
 
 
+def _stretched(problem: Problem) -> bool:
+    """Whether outlier users have covariates of another size than everybody else's."""
+    return bool(problem.num_outliers) and problem.outlier_covariate_scale != 1.0
+
+
 def gaussian(problem: Problem) -> Hypothesis:
     """Gaussian covariates, possibly correlated."""
     return Hypothesis(
         "Gaussian covariates",
-        problem.covariate_law.gaussian,
+        problem.covariate_law.gaussian and not _stretched(problem),
         f"needs Gaussian covariates ({', '.join(GAUSSIAN)}), got {problem.covariates!r}.",
     )
 
@@ -41,7 +46,7 @@ def isotropic_gaussian(problem: Problem) -> Hypothesis:
     """Covariates N(0, I)."""
     return Hypothesis(
         "isotropic Gaussian covariates",
-        problem.covariate_law.gaussian and problem.covariate_law.isotropic,
+        problem.covariate_law.gaussian and problem.covariate_law.isotropic and not _stretched(problem),
         f"needs covariates = 'gaussian' (x ~ N(0, I)), got {problem.covariates!r}.",
     )
 
@@ -50,7 +55,7 @@ def isotropic(problem: Problem) -> Hypothesis:
     """Covariates with covariance I, of any law."""
     return Hypothesis(
         "isotropic covariates",
-        problem.covariate_law.isotropic,
+        problem.covariate_law.isotropic and not _stretched(problem),
         f"needs covariates with covariance I ({', '.join(ISOTROPIC)}), got {problem.covariates!r}.",
     )
 

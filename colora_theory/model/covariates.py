@@ -30,15 +30,19 @@ class Parameter:
 class Law:
     """A law of covariates.
 
-    fill : fills an array with independent entries of mean zero and variance one, given the generator and the
-        parameter. factor : L with Cov(x) = LᵀL, from dim_in and the parameter; None: the identity.
+    fill : fills an array with entries of mean zero and variance one, uncorrelated along the last axis and
+        independent along the others, given the generator and the parameter.
+    factor : L with Cov(x) = LᵀL, from dim_in and the parameter; None: the identity.
     gaussian : whether x is Gaussian. parameter : None when the law has none.
+    density : whether x has a density. vectors : whether x must be a vector, not a matrix.
     """
 
     fill: Callable[[np.random.Generator, Array, float], None]
     factor: Callable[[int, float], Array] | None = None
     gaussian: bool = False
     parameter: Parameter | None = None
+    density: bool = True
+    vectors: bool = False
 
     @property
     def isotropic(self) -> bool:
@@ -61,6 +65,13 @@ def _student(rng: np.random.Generator, out: Array, parameter: float) -> None:
     out *= math.sqrt((parameter - 2.0) / parameter)
 
 
+def _one_hot(rng: np.random.Generator, out: Array, parameter: float) -> None:
+    d = out.shape[-1]
+    out[...] = 0.0
+    signs = np.copysign(math.sqrt(d), rng.random(out.shape[:-1]) - 0.5)
+    np.put_along_axis(out, rng.integers(d, size=(*out.shape[:-1], 1)), signs[..., None], axis=-1)
+
+
 def _autoregressive(d: int, correlation: float) -> Array:
     lags = np.abs(np.subtract.outer(np.arange(d), np.arange(d)))
     return np.linalg.cholesky(np.asarray(correlation**lags, dtype=float)).T
@@ -79,6 +90,7 @@ LAWS: Final[dict[str, Law]] = {
     "power_law": Law(
         _normal, _power_law, True, Parameter("decay exponent of the covariance spectrum", 1.0, 0.0, math.inf)
     ),
-    "rademacher": Law(_signs),
+    "rademacher": Law(_signs, density=False),
+    "one_hot": Law(_one_hot, density=False, vectors=True),
     "student_t": Law(_student, parameter=Parameter("degrees of freedom", 5.0, 2.0, math.inf)),
 }

@@ -97,6 +97,18 @@ def _inlier_errors(truth: Truth, fit: Any) -> Array:
     return errors if truth.outliers is None else errors[~truth.outliers]
 
 
+@metric("weakest_user_distance")
+def weakest_user_distance(problem: Problem, truth: Truth, fit: Any) -> float:
+    """Frobenius error ‖Ŵ_i − W_i‖ of the user with the smallest change ‖W_i − W_0‖."""
+    return float(np.sqrt(user_errors(truth, fit)[np.linalg.norm(truth.changes, axis=(1, 2)).argmin()]))
+
+
+@metric("strongest_user_distance")
+def strongest_user_distance(problem: Problem, truth: Truth, fit: Any) -> float:
+    """Frobenius error ‖Ŵ_i − W_i‖ of the user with the largest change ‖W_i − W_0‖."""
+    return float(np.sqrt(user_errors(truth, fit)[np.linalg.norm(truth.changes, axis=(1, 2)).argmax()]))
+
+
 @metric("new_user_distance")
 def new_user_distance(problem: Problem, truth: Truth, fit: Any) -> float:
     """Frobenius error ‖Ŵ − W‖ of the new user, who took no part in the fit; NaN without one."""
@@ -145,6 +157,25 @@ def input_distance_fro(problem: Problem, truth: Truth, fit: Any) -> float:
 def output_distance(problem: Problem, truth: Truth, fit: Any) -> float:
     """Sine of the largest principal angle between estimated and true output subspace; NaN without one."""
     return NAN if fit.output_subspace is None else subspace_distance(fit.output_subspace, truth.output_subspace)
+
+
+@metric("change_subspace_distance")
+def change_distance(problem: Problem, truth: Truth, fit: Any) -> float:
+    """Largest sine over users and sides: between leading singular subspaces of estimated and true weight change.
+
+    Leading: of as many dimensions as the shared rank; of Ŵ_i − W_0 and of W_i − W_0; sides: inputs and outputs.
+    """
+    base = 0.0 if truth.pretrained is None else truth.pretrained
+    r = min(problem.rank_in, problem.rank_out)
+    pairs = zip(fit.weights - base, truth.changes, strict=True)
+    both = [
+        (np.linalg.svd(ours, full_matrices=False), np.linalg.svd(true, full_matrices=False))
+        for ours, true in pairs
+    ]
+    sines = [
+        (subspace_distance(a.U[:, :r], b.U[:, :r]), subspace_distance(a.Vh[:r].T, b.Vh[:r].T)) for a, b in both
+    ]
+    return float(np.max(sines))
 
 
 @metric("coverage")

@@ -23,7 +23,7 @@ CHOICES: Final[dict[str, tuple[str, ...]]] = {
     "design": ("regression", "sensing"),
     "sampling": ("rows", "sufficient"),
     "covariates": tuple(LAWS),
-    "core_distribution": ("gaussian", "orthogonal", "unit", "equal", "clustered"),
+    "core_distribution": ("gaussian", "orthogonal", "unit", "equal", "clustered", "ladder"),
     "deviation": ("none", "dense", "sparse", "low_rank"),
     "draws": ("own", "duan_wang_2023", "tian_gu_feng_as_coded", "tian_gu_feng_as_stated"),
 }
@@ -44,14 +44,16 @@ class Problem:
     sampling : "rows" draws every sample; "sufficient" draws the sufficient statistics as
         dim_in + dim_out effective rows (sensing: dim_in·dim_out + 1), equal in distribution for everything
         that least squares uses, at a cost that does not depend on n. Gaussian covariates with n ≥ dim_in only.
-    covariates : "gaussian" (isotropic), "ar1", "power_law" (correlated Gaussian), "rademacher", "student_t".
+    covariates : "gaussian" (isotropic), "ar1", "power_law" (correlated Gaussian), "rademacher", "student_t",
+        "one_hot" (±√d times a random unit vector: a response is a noisy entry of W_i; regression only).
         All have mean zero and average variance one.
     covariate_parameter : AR(1) correlation (default 0.5), spectral decay exponent (1.0), or degrees of
         freedom (5.0), for the three distributions that have one.
     core_distribution : "gaussian" (iid entries), "orthogonal" (Σ C_iC_iᵀ and Σ C_iᵀC_i have exactly the
         condition number `condition_number`²), "unit" (all ‖C_i‖_F equal, direction uniform), "equal" (one core for
         everybody: identical tasks; needs rank_in = rank_out), "clustered" (rank_in groups of users, as equal as
-        they can be, each with one core along a direction of its own; needs rank_in ≥ rank_out).
+        they can be, each with one core along a direction of its own; needs rank_in ≥ rank_out),
+        "ladder" (directions uniform, norms of the users as 1 : 2 : … : k).
     condition_number : κ ≥ 1, ratio of the extreme singular values of both unfoldings of orthogonal cores.
     incoherence : μ = k max‖C_i‖²/Σ‖C_i‖² ∈ [1, k], set exactly by scaling the users' cores: one user is as
         heavy as μ asks for, the others share the rest equally. None leaves the norms as drawn.
@@ -63,7 +65,7 @@ class Problem:
     deviation_norm : ‖D_i‖_F.
     deviation_level : number of non-zero entries or rank of D_i.
     outlier_fraction, outlier_norm : share of users whose weight is replaced by an unrelated one of
-        Frobenius norm `outlier_norm`.
+        Frobenius norm `outlier_norm`. outlier_covariate_scale : their covariates are so many times as large.
     intercept_std : standard deviation of the users' personal intercepts (regression only; 0: no intercepts).
     new_user_samples : samples of a new user, who takes no part in the fit and gets a core in the subspaces that
         were learned (regression only; 0: no new user).
@@ -97,6 +99,7 @@ class Problem:
     deviation_level: int = 1
     outlier_fraction: float = 0.0
     outlier_norm: float = 1.0
+    outlier_covariate_scale: float = 1.0
     intercept_std: float = 0.0
     new_user_samples: int = 0
     draws: str = "own"
@@ -118,6 +121,7 @@ class Problem:
             ("deviation_norm", 0.0, math.inf),
             ("outlier_fraction", 0.0, 1.0),
             ("outlier_norm", 0.0, math.inf),
+            ("outlier_covariate_scale", 0.0, 1e6),
             ("intercept_std", 0.0, math.inf),
         ):
             self._set(name, check_real(name, getattr(self, name), low, high))
@@ -137,6 +141,8 @@ class Problem:
         self._set("rank", rank_in if rank_out == min(rank_in, self.dim_out) else (rank_in, rank_out))
 
     def _check_covariates(self) -> None:
+        if self.covariate_law.vectors and self.design == "sensing":
+            raise InputError(f"covariates = {self.covariates!r} are vectors; use design = 'regression'.")
         parameter = self.covariate_law.parameter
         if parameter is None:
             if self.covariate_parameter is not None:
@@ -160,9 +166,10 @@ class Problem:
                 f"condition_number needs core_distribution = 'orthogonal', got {self.core_distribution!r}; "
                 "set it, or leave condition_number out."
             )
-        if self.core_distribution == "orthogonal" and self.incoherence is not None:
+        if self.core_distribution in ("orthogonal", "ladder") and self.incoherence is not None:
             raise InputError(
-                "incoherence and core_distribution = 'orthogonal' both fix the users' norms; choose one of them."
+                f"incoherence and core_distribution = {self.core_distribution!r} both fix the users' norms; "
+                "choose one of them."
             )
         if self.core_distribution == "equal":
             if self.rank_in != self.rank_out:
@@ -224,7 +231,7 @@ class Problem:
                 "new_user_samples needs design = 'regression' without intercepts and pretrained weight; "
                 "leave them out, or set new_user_samples = 0."
             )
-        if self.core_distribution == "orthogonal" or self.incoherence is not None:
+        if self.core_distribution in ("orthogonal", "ladder") or self.incoherence is not None:
             raise InputError(
                 "new_user_samples needs cores that a new user can have too ('gaussian', 'unit', 'equal' or "
                 "'clustered', no incoherence); choose one of them."

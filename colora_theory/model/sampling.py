@@ -65,6 +65,12 @@ def _colour(covariates: Array, factor: Array | None) -> None:
         block[...] = block @ factor if block.ndim == 2 else factor.T @ block
 
 
+def _scale_outliers(problem: Problem, truth: Truth, covariates: Array) -> None:
+    """Make the covariates of outlier users larger, in place."""
+    if truth.outliers is not None and problem.outlier_covariate_scale != 1.0:
+        covariates[truth.outliers] *= problem.outlier_covariate_scale
+
+
 def _rows(
     problem: Problem, truth: Truth, counts: NDArray[np.int64], rng: np.random.Generator
 ) -> tuple[Array, Array]:
@@ -72,6 +78,7 @@ def _rows(
     x = np.empty((k, m, *one_x))
     problem.covariate_law.fill(rng, x, problem.covariate_parameter or 0.0)
     _colour(x, covariance_factor(problem))
+    _scale_outliers(problem, truth, x)
     y = predict(x, truth.weights)
     if truth.intercepts is not None:
         y += truth.intercepts[:, None, :]
@@ -94,6 +101,7 @@ def _sufficient(
     x = np.zeros((k, q + outputs, *one_x))
     x[:, :q] = bartlett(rng, counts, q).reshape(k, q, *one_x)
     _colour(x, covariance_factor(problem))
+    _scale_outliers(problem, truth, x)
     y = predict(x, truth.weights)
     if problem.noise_std:
         noise = np.concatenate([rng.standard_normal((k, q, outputs)), bartlett(rng, counts - q, outputs)], axis=1)

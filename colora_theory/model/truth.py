@@ -118,6 +118,9 @@ def _cores(problem: Problem, rng: np.random.Generator) -> Array:
         return _scaled(raw, problem.signal_norm) * np.sqrt(rng.permutation(energy))[:, None, None]
     if problem.core_distribution == "unit":
         return _scaled(raw, problem.signal_norm)
+    if problem.core_distribution == "ladder":
+        steps = np.arange(1.0, k + 1)
+        return _scaled(raw, problem.signal_norm) * (steps / math.sqrt((steps**2).mean()))[:, None, None]
     return raw * (problem.signal_norm / math.sqrt(r1 * r2))
 
 

@@ -15,6 +15,7 @@ from typing import Any
 from colora_theory.engine.run import run
 from colora_theory.errors import InputError, nearest
 from colora_theory.figures.draw import draw, stems
+from colora_theory.reports import papers
 from colora_theory.reports.published import as_markdown, found_in
 from colora_theory.results.results import Results
 from colora_theory.studies.study import Study
@@ -49,14 +50,19 @@ def reproduce_all(
 ) -> list[Results]:
     """Run every study of `folder` (and every script beside them), draw into `figures`; return the results.
 
+    only : names of studies, or of folders of studies in `folder`; all when empty.
+
     Raises InputError, before any work, for unknown names in `only` and for studies without a figure.
     """
-    names = [file.stem for file in (*studies(folder), *folder.glob("*.py"))]
+    called = {file: {file.stem, *file.relative_to(folder).parent.parts} for file in studies(folder)}
+    names = sorted(set().union(*called.values(), (file.stem for file in folder.glob("*.py"))))
     for name in only:
         if name not in names:
-            raise InputError(f"--only takes names of studies in {folder}, got {name!r}; {nearest(name, names)}")
+            raise InputError(
+                f"--only takes names of studies and of folders in {folder}, got {name!r}; {nearest(name, names)}"
+            )
     chosen = {
-        file: Study.from_toml(file, quick=quick) for file in studies(folder) if not only or file.stem in only
+        file: Study.from_toml(file, quick=quick) for file, mine in called.items() if not only or mine & set(only)
     }
     for file, study in chosen.items():
         if not study.figures:
@@ -268,10 +274,19 @@ def readme(text: str, folder: Path, figures: Path) -> str:
     return with_table(text, "methods", methods_table(figures / "methods.csv", methods))
 
 
+def of_papers(folder: Path, figures: Path) -> str:
+    """The page of the studies in the subfolder "published": one section a paper."""
+    files = sorted(studies(folder), key=lambda file: (file.parent.name, file.stem))
+    return papers.page([(file, *_outcome_of(file, figures)) for file in files], f"../../{figures.name}")
+
+
 def write_pages(folder: Path, figures: Path) -> list[Path]:
     """Write the gallery beside the studies, and the tables of the README above them when it has their marks."""
     written = [folder / "README.md"]
     written[0].write_text(page(folder, figures), encoding="utf-8")
+    if (folder / "published").is_dir():
+        written.append(folder / "published" / "README.md")
+        written[1].write_text(of_papers(folder / "published", figures), encoding="utf-8")
     front = folder.resolve().parent / "README.md"
     text = front.read_text(encoding="utf-8") if front.exists() else ""
     if MARK[0].format("studies") in text:

@@ -51,6 +51,8 @@ class FigureKind(ABC):
         self.study, self.figure = study, figure
         #: Colour and marker of every line of the figure, the same in all panels.
         self.looks: dict[str, tuple[str, str]] = {}
+        #: The tables of the whole figure, of which every panel draws its part.
+        self.whole: dict[str, pd.DataFrame] = {}
 
     def check(self) -> None:
         """Refuse, before any trial is run, what cannot be drawn; raises InputError."""

@@ -183,6 +183,7 @@ class FigureTable(_Table):
     labels: Literal["legend", "lines"] = "legend"  # name the lines in a legend, or at their ends
     # two estimators: where the first one's line gets above the second's
     break_even: Annotated[list[str], Field(min_length=2, max_length=2)] | None = None
+    beside: list[Name] = []  # studies whose runs lie beside this one's: their lines are drawn too
     x_limits: Annotated[list[float], Field(min_length=2, max_length=2)] | None = None
     y_limits: Annotated[list[float], Field(min_length=2, max_length=2)] | None = None
     log_x: bool | None = None
