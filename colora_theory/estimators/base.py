@@ -183,7 +183,6 @@ def _guarded(fit: FitMethod) -> FitMethod:
             raise InputError("at least one user must have a sample, got none; add rows.")
         try:
             got, inside = _fit_in_units(fit, self, data, rng)
-            got = dataclasses.replace(got, again=self.fit)
         except np.linalg.LinAlgError as error:
             refuse_infinite(data)
             return Fit(
@@ -195,6 +194,7 @@ def _guarded(fit: FitMethod) -> FitMethod:
             refuse_infinite(data)
             message = "the estimate is not finite; shorten the steps, or change the units of the data."
             return dataclasses.replace(got, status="diverged", message=message)
+        got = dataclasses.replace(got, again=self.fit)
         learned = got.input_subspace is not None and not self.frozen_subspaces
         if learned and got.status != "singular" and (missing := missing_directions(inside)):
             message = f"the covariates of all users together leave {missing} direction(s) out."
