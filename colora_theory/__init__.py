@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from colora_theory.errors import InputError
     from colora_theory.figures.again import draw
     from colora_theory.guarantees.held_out import certify, cross_certify
+    from colora_theory.guarantees.split_certificate import split_certify
     from colora_theory.model import metrics
     from colora_theory.model.dataset import Dataset
     from colora_theory.model.linalg import subspace_distance
@@ -52,6 +53,7 @@ _HOMES = {
     "check": "verdicts.check",
     "draw": "figures.again",
     "cross_certify": "guarantees.held_out",
+    "split_certify": "guarantees.split_certificate",
     "WithinUserSplit": "regression.splitters",
     "compare": "regression.compare",
     "run": "engine.run",
@@ -80,6 +82,7 @@ __all__ = [  # noqa: RUF022 (grouped: modules, then names)
     "check",
     "draw",
     "cross_certify",
+    "split_certify",
     "WithinUserSplit",
     "compare",
     "run",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import importlib.util
 import json
 import math
 import re
@@ -181,7 +182,19 @@ class Stored:
             yield name, getattr(self, name)
         yield "problem", lambda **fields: cell_with(self.study, fields).problem
         yield "told", outcome(self.study) if self.study in studies() else {}
-        yield from {"mutations": run.mutations, "calls": calls}.items()
+        yield from {"mutations": run.mutations, "calls": calls, "certificates": certificates}.items()
+
+
+@cache
+def certificates() -> pd.DataFrame:
+    """Limits over what they bound, one row per size, as benchmarks/certificates.py sums its table up."""
+    place = importlib.util.spec_from_file_location("certificates", ROOT / "benchmarks" / "certificates.py")
+    assert place is not None
+    assert place.loader is not None
+    module = importlib.util.module_from_spec(place)
+    place.loader.exec_module(module)
+    found = pd.read_csv(ROOT / "benchmarks" / "certificates.csv")
+    return pd.DataFrame(module.ratios(found[found.noise == 0.1]))
 
 
 def calls(file: str, *names: str) -> list[int]:

@@ -13,8 +13,9 @@ import pytest
 from distributed import Client, LocalCluster
 
 from colora_theory.engine.run import run
-from colora_theory.errors import EngineError
+from colora_theory.errors import EngineError, InputError
 from colora_theory.results.results import Results
+from colora_theory.results.status import status
 from colora_theory.studies.study import Study
 
 
@@ -76,17 +77,34 @@ def test_a_fit_that_kills_dask_workers_becomes_a_row(cluster, tmp_path):
     assert results.counts() == (2, 1)
 
 
+def stored(folder):
+    """Rows stored so far; none where there is no store yet."""
+    try:
+        return status(folder)["rows"]
+    except InputError:
+        return 0
+
+
 def test_a_lost_scheduler_ends_the_run_and_keeps_the_rows(tmp_path):
     study = build(estimator=[{"name": "fake_sleeps", "params": {"seconds": 0.2}}], run={"trials": 200})
     cluster = LocalCluster(
         n_workers=1, threads_per_worker=1, processes=True, dashboard_address=":0", host="127.0.0.1"
     )
-    timer = threading.Timer(3.0, cluster.close)
-    timer.start()
+
+    def close_after_the_first_row():
+        deadline = time.monotonic() + 240
+        while time.monotonic() < deadline:
+            if stored(tmp_path / "a"):
+                break
+            time.sleep(0.1)
+        cluster.close()
+
+    thread = threading.Thread(target=close_after_the_first_row)
+    thread.start()
     try:
         with pytest.raises(EngineError, match="Dask"):
             run(study, tmp_path / "a", backend="dask", scheduler=cluster.scheduler_address)
     finally:
-        timer.join()
+        thread.join()
         cluster.close()
     assert 0 < Results.open(tmp_path / "a").counts()[0] < 400

@@ -61,8 +61,8 @@ def changed(stem: str, seed: int) -> pd.DataFrame:
 
 #: Counts and settings that stand in manifests and study files, not in a table of numbers.
 COUNTS = re.compile(
-    r"told|reason\(|problem\(|Problem\(|mutations\(|calls\(|\['n'\]|\['sweep'\]|len\(|nunique|30 - 20|sorted"
-    r"|(?:min|max)\(rows"
+    r"told|reason\(|certificates\(|problem\(|Problem\(|mutations\(|calls\(|\['n'\]|\['sweep'\]|len\(|nunique"
+    r"|30 - 20|sorted|(?:min|max)\(rows"
 )
 
 

@@ -45,6 +45,7 @@ class Fit:
     history : what was recorded on the way (see `Trace`), read as `history.objective` or `history["objective"]`.
     uncertainty : computes `standard_errors`, or None.
     newcomer : weight of a new user who took no part, shape (dim_in, dim_out), or None (see `serve`).
+    again : fits other data by the same method, again(data, rng); None for fits that no estimator made.
     """
 
     status: str
@@ -59,6 +60,7 @@ class Fit:
     history: Trace = field(default_factory=Trace)
     uncertainty: Callable[[], Array] | None = None
     newcomer: Array | None = None
+    again: Callable[[Dataset, np.random.Generator | None], Fit] | None = None
 
     @cached_property
     def standard_errors(self) -> Array | None:
@@ -192,6 +194,7 @@ def _guarded(fit: FitMethod) -> FitMethod:
             refuse_infinite(data)
             message = "the estimate is not finite; shorten the steps, or change the units of the data."
             return dataclasses.replace(got, status="diverged", message=message)
+        got = dataclasses.replace(got, again=self.fit)
         learned = got.input_subspace is not None and not self.frozen_subspaces
         if learned and got.status != "singular" and (missing := missing_directions(inside)):
             message = f"the covariates of all users together leave {missing} direction(s) out."

@@ -123,16 +123,23 @@ def input_units(data: Dataset) -> InputUnits | None:
     rows = x[:: max(1, len(x) // wanted)]
     with np.errstate(all="ignore"):
         if data.design == "sensing":
-            sizes = [np.sqrt((rows**2).mean(axis=(0, 2))), np.sqrt((rows**2).mean(axis=(0, 1)))]
+            sizes = [_root_mean_square(rows, (0, 2)), _root_mean_square(rows, (0, 1))]
             if all(_alike(size) for size in sizes):
                 return None
             return InputUnits(_powers(sizes[0]), None, _powers(sizes[1] / np.sqrt((sizes[1] ** 2).mean())))
-        size = np.sqrt((rows**2).mean(axis=0))
+        size = _root_mean_square(rows, (0,))
         column = np.ones(len(size)) if _alike(size) else _powers(size)
         factor = _decorrelating(rows / column)
     if factor is None and (column == 1.0).all():
         return None
     return InputUnits(column, factor)
+
+
+def _root_mean_square(rows: Array, axes: tuple[int, ...]) -> Array:
+    """Root mean squares over some axes, of columns whose squares underflow too."""
+    largest = np.abs(rows).max(axis=axes, keepdims=True)
+    unit = np.ldexp(1.0, np.frexp(np.where(largest > 0, largest, 1.0))[1])  # a power of two: exact
+    return np.asarray(unit.squeeze(axes) * np.sqrt(((rows / unit) ** 2).mean(axis=axes)))
 
 
 def _alike(size: Array) -> bool:

@@ -107,6 +107,8 @@ def _joined(parts: list[Dataset]) -> Dataset:
 
 
 def squared_errors(data: Dataset, weights: Array) -> Array:
-    """Sum of squared prediction errors of every user, shape (num_users,)."""
-    residual = data.responses - predict(data.covariates, weights)
-    return np.asarray((residual**2).sum(axis=tuple(range(1, residual.ndim))))
+    """Sum of squared prediction errors of every user, shape (num_users,); infinite beyond all numbers."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        residual = data.responses - predict(data.covariates, weights)
+        sums = (residual**2).sum(axis=tuple(range(1, residual.ndim)))
+    return np.where(np.isnan(sums), np.inf, sums)

@@ -53,7 +53,8 @@ class Guarantee:
 
     - `formula(problem)`: the claim as a function of the problem alone;
     - `realised(problem, truth, data, fit)`: the claim for one realised trial (`per_trial = True`).
-      `fit` is only an estimate to be judged; no guarantee ever calls an estimator.
+      `fit` is an estimate to be judged; no guarantee chooses an estimator. One about a method's own data may ask
+      for its fits of parts of them (`fit.again`).
 
     Attributes
     ----------

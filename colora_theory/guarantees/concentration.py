@@ -29,6 +29,23 @@ def weighted_chi2_upper(copies: float, total: float, largest: float, x: float) -
     return copies * total + 2.0 * math.sqrt(copies * largest * total * x) + 2.0 * largest * x
 
 
+def quadratic_form_upper(trace: float, square: float, largest: float, x: float) -> float:
+    """Level that Σ_j w_j g_j², g ~ N(0, I), exceeds with probability ≤ e^{−x} (Laurent & Massart 2000, Lemma 1).
+
+    `trace` = Σ w_j, `square` ≥ Σ w_j², `largest` ≥ max w_j: Σw + 2√(x Σw²) + 2 x max w.
+    """
+    return trace + 2.0 * math.sqrt(x * square) + 2.0 * largest * x
+
+
+def quadratic_form_chernoff(weights: np.ndarray, x: float) -> float:
+    """The same level from all weights w_j ≥ 0, by Chernoff: the least of many λ of (2x − Σ ln(1 − 2λw_j))/(2λ)."""
+    top = float(weights.max(initial=0.0))
+    if top == 0.0:
+        return 0.0
+    twice = np.geomspace(0.01, 0.99, 60) / top
+    return float(((2.0 * x - np.log1p(-np.outer(twice, weights)).sum(1)) / twice).min())
+
+
 def weighted_chi2_lower(copies: float, total: float, largest: float, x: float) -> float:
     """Level below which Σ_i a_i χ²_m falls with probability ≤ e^{−x}: mΣa − 2√(m a_max Σa x)."""
     return copies * total - 2.0 * math.sqrt(copies * largest * total * x)

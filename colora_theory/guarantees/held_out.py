@@ -65,12 +65,13 @@ def user_limits(sums: Array, counts: NDArray[np.int64], outputs: int, variance: 
     R_i = (a_i + σ²)χ²_{n_i} exactly. Several: the error is spread over singular values; Chernoff's bound is worst
     when it is all in one.
     """
-    limits = np.full(len(sums), np.inf)
-    for i in np.flatnonzero(counts > 0):
+    limits, live = np.full(len(sums), np.inf), counts > 0
+    if outputs == 1:
+        lowest = stats.chi2.ppf(failure, counts[live].astype(float))
+        limits[live] = np.maximum(0.0, sums[live] / lowest - variance)
+        return limits
+    for i in np.flatnonzero(live):
         n, total = float(counts[i]), float(sums[i])
-        if outputs == 1:
-            limits[i] = max(0.0, total / float(stats.chi2.ppf(failure, n)) - variance)
-            continue
         twice = _GRID * n * outputs / max(total, 1e-300)
         room = twice * total / 2 - math.log(failure) - n * (outputs - 1) / 2 * np.log1p(twice * variance)
         reached = np.expm1(np.minimum(2.0 * room / n, 600.0)) / twice - variance
@@ -78,18 +79,26 @@ def user_limits(sums: Array, counts: NDArray[np.int64], outputs: int, variance: 
     return limits
 
 
-def total_limit(sums: Array, counts: NDArray[np.int64], outputs: int, variance: float, failure: float) -> float:
+def total_limit(
+    sums: Array,
+    counts: NDArray[np.int64],
+    outputs: int,
+    variance: float,
+    failure: float,
+    known: Array | None = None,
+) -> float:
     """Upper confidence limit of Σ a_i, failing with probability ≤ `failure`; docs/theory.md, "Held-out rows".
 
     Half of the failure goes into caps on every a_i, half into Chernoff's bound for the sum of all residuals, in
     the worst case under the caps: concave in every a_i, so bounded from below by its chords, filled in the order
-    of their slopes.
+    of their slopes. `known` are caps that hold anyway, shape (k,).
     """
     if counts.min() < 1:
         return math.inf
     if len(sums) == 1:
         return float(user_limits(sums, counts, outputs, variance, failure)[0])
     caps = user_limits(sums, counts, outputs, variance, failure / 2 / len(sums))
+    caps = caps if known is None else np.minimum(caps, known)
     total, n, best = float(sums.sum()), counts.astype(float), float(caps.sum())
     scale = max(total, 1e-300) / (n.sum() * outputs)
     for twice in _GRID / scale:
@@ -205,7 +214,7 @@ def cross_certify(
     parts = data.split(folds, rng)
     found, weights = [], []
     for j, part in enumerate(parts):
-        fit = estimator.fit(_joined(data, parts, j), rng)
+        fit = estimator.fit(joined(data, parts, j), rng)
         weights.append(fit.weights)
         found.append(certify(fit, part, eta / folds, noise_std))
     return HeldOutCertificate(
@@ -218,7 +227,7 @@ def cross_certify(
     )
 
 
-def _joined(data: Dataset, parts: list[Dataset], without: int) -> Dataset:
+def joined(data: Dataset, parts: list[Dataset], without: int) -> Dataset:
     """All rows but those of one part; single samples stay in their order, users' empty rows at the end."""
     counts: NDArray[np.int64] = sum(part.counts for j, part in enumerate(parts) if j != without)  # type: ignore[assignment]
     if data.sufficient:
