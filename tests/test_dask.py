@@ -12,6 +12,7 @@ import pandas as pd
 import pytest
 from distributed import Client, LocalCluster
 
+from colora_theory.engine import pools
 from colora_theory.engine.run import run
 from colora_theory.errors import EngineError, InputError
 from colora_theory.results.results import Results
@@ -108,3 +109,13 @@ def test_a_lost_scheduler_ends_the_run_and_keeps_the_rows(tmp_path):
         thread.join()
         cluster.close()
     assert 0 < Results.open(tmp_path / "a").counts()[0] < 400
+
+
+def test_a_cluster_without_workers_is_not_waited_for_without_end(tmp_path, monkeypatch):
+    monkeypatch.setattr(pools, "WORKERLESS_SECONDS", 1.0)
+    with (
+        LocalCluster(n_workers=0, dashboard_address=":0", host="127.0.0.1") as empty,
+        pytest.raises(EngineError, match="has had no worker for 1 s; everything finished is stored"),
+    ):
+        run(build(), tmp_path / "a", backend="dask", scheduler=empty.scheduler_address)
+    assert stored(tmp_path / "a") == 0

@@ -27,8 +27,8 @@ from colora_theory.errors import EngineError, InputError
 from colora_theory.model.checks import check_word
 
 CONNECT_SECONDS: Final = 10.0
-#: How long a run waits for new workers when none is left.
-WORKERLESS_SECONDS: Final = 60.0
+#: How long a run waits for new workers when none is left: on a loaded machine one takes minutes to start.
+WORKERLESS_SECONDS: Final = 300.0
 #: How long stopping one local worker may take.
 STOP_SECONDS: Final = 10.0
 
