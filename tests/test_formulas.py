@@ -14,6 +14,7 @@ import pytest
 
 import colora_theory as ct
 from colora_theory.errors import InputError
+from colora_theory.figures.again import compare, with_figure
 from colora_theory.figures.measures import measured
 from colora_theory.studies.expressions import Expression, derived
 from colora_theory.studies.grid import axis
@@ -285,6 +286,19 @@ def test_ratios_to_a_bound_and_to_a_method(results):
         assert 0 < row.low < row.mean < row.high
 
 
+def test_curves_of_other_quantities_are_not_compared(results):
+    """Two studies whose first figures are curves of different y: one picture would have two meanings."""
+
+    def of(y):
+        shown = ct.Results.open(results.file)
+        shown.__dict__["study"] = with_figure(results.study, {"kind": "curve", "x": "num_samples", "y": y})
+        return shown
+
+    assert compare([of("mean_user_error"), of("mean_user_error")]).axes
+    with pytest.raises(InputError, match="must be curves of the same x and y"):
+        compare([of("mean_user_error"), of("parameter_error / cramer_rao")])
+
+
 @pytest.mark.parametrize(
     ("keys", "message"),
     [
@@ -315,7 +329,6 @@ def test_heatmaps_take_scaled_axes(results):
 
 
 def test_several_studies_in_one_picture(results, tmp_path):
-    from colora_theory.figures.again import compare, with_figure
 
     curve = {"kind": "curve", "x": "num_samples", "y": "mean_user_error"}
     runs = []
