@@ -149,8 +149,8 @@ def test_damaged_models_are_one_sentence(tmp_path: Path) -> None:
                 message = ""
             assert "\n" not in message
             (tmp_path / name).write_bytes(content)
-    (tmp_path / "model.json").write_bytes(text.replace(b'"schema": 1', b'"schema": 2'))
-    with pytest.raises(ct.InputError, match="has schema 2, this version reads 1"):
+    (tmp_path / "model.json").write_bytes(text.replace(b'"schema": 2', b'"schema": 3'))
+    with pytest.raises(ct.InputError, match="has schema 3, this version reads 1 and 2"):
         load(tmp_path)
 
 

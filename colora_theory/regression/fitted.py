@@ -70,7 +70,8 @@ class Fitted:
     rank, status : of the fit. history : what it recorded.
     units : standard units. population, rows, noise : the prior, the users' rows in internal units and their noise
         variances where they have their own (None otherwise); all None for estimators without a prior.
-    freedom : degrees of freedom left to the noise.
+    between : covariance of the noise between the fitted outputs, mean variance 1; None: as the residuals have it.
+    freedom : degrees of freedom left to the noise of an output.
     residuals : what was left of the rows of the fit, or None.
     """
 
@@ -87,6 +88,7 @@ class Fitted:
     population: Population | None = None
     rows: RotatedRows | None = None
     noise: Array | None = None
+    between: Array | None = None
     freedom: float = np.inf
     residuals: Residuals | None = None
 
@@ -114,8 +116,8 @@ class Fitted:
         """Standard deviations of new responses, noise included, shape (rows, dim_out)."""
         if self.population is None or self.rows is None:
             raise InputError("return_std needs estimator='hierarchical': other estimators have no posterior.")
-        p, q = self.rows.p, self.rows.d
-        out = np.empty((len(x), p))
+        p, q, outputs = self.rows.p, self.rows.d, self.units.outputs
+        out = np.empty((len(x), outputs.shape[1]))
         order = np.argsort(which, kind="stable")
         distinct, starts = np.unique(which[order], return_index=True)
         ends = np.append(starts[1:], len(order))
@@ -124,22 +126,24 @@ class Fitted:
             users = distinct[first : first + step]
             rows, noise = self._rows_of(users)
             covariances = self.population.covariances(rows, noise).reshape(len(users), q, p, q, p)
-            variances = self.population.noise(noise)[:, None] * self._noise_of_outputs()
+            variances = self.population.noise(noise)[:, None] * self.noise_of_outputs()
             for j in range(len(users)):
                 mine = order[starts[first + j] : ends[first + j]]
                 inside = self.units.standard(x[mine]) / self.population.units
-                for o in range(p):
-                    spread = np.einsum("nd,de,ne->n", inside, covariances[j, :, o, :, o], inside, optimize=True)
+                for o, part in enumerate(outputs.T):
+                    own = (
+                        covariances[j, :, o, :, o] if self.units.mixing is None else part @ (covariances[j] @ part)
+                    )
+                    spread = np.einsum("nd,de,ne->n", inside, own, inside, optimize=True)
                     total = np.maximum(spread, 0.0) + variances[j if noise is not None else 0, o]
                     out[mine, o] = self.population.size * self.units.y_scale[o] * np.sqrt(total)
         return out
 
-    def _noise_of_outputs(self) -> Array:
-        """Noise variances of the outputs relative to their mean, shape (dim_out,), as the residuals have them.
-
-        The fit has one noise for all outputs in standard units.
-        """
-        p = len(self.units.y_scale)
+    def noise_of_outputs(self) -> Array:
+        """Noise variances of the outputs in standard units, relative to the fit's, shape (dim_out,)."""
+        p, outputs = len(self.units.y_scale), self.units.outputs
+        if self.between is not None:
+            return np.einsum("ao,ab,bo->o", outputs, self.between, outputs)
         if self.residuals is None or p == 1:
             return np.ones(p)
         square = self.residuals.counts[: len(self.residuals.std)] @ (self.residuals.std / self.units.y_scale) ** 2
@@ -151,13 +155,17 @@ class Fitted:
             raise InputError("standard errors need estimator='hierarchical': other estimators have no posterior.")
         d, q, p = self.coef.shape[1], self.rows.d, self.rows.p
         order = np.argsort(users, kind="stable")
-        out = np.empty((len(users), d, p))
+        out = np.empty((len(users), d, len(self.units.y_scale)))
         step = max(1, _BLOCK // (q * p) ** 2)
         factor = self.units.y_scale / self.units.scale[:, None]
         for first in range(0, len(users), step):
             some = order[first : first + step]
             covariances = self.population.covariances(*self._rows_of(users[some]))
-            variances = np.einsum("kee->ke", covariances).reshape(-1, q, p)
+            if self.units.mixing is None:
+                variances = np.einsum("kee->ke", covariances).reshape(-1, q, p)
+            else:
+                each, outputs = np.einsum("kdadb->kdab", covariances.reshape(-1, q, p, q, p)), self.units.mixing
+                variances = np.einsum("ao,kdab,bo->kdo", outputs, each, outputs, optimize=True)
             out[some] = factor * (self.population.back * np.sqrt(np.maximum(variances, 0.0)))[:, :d]
         return out
 

@@ -19,6 +19,7 @@ from colora_theory.model.dataset import Dataset
 from colora_theory.model.linalg import Array
 from colora_theory.regression.evidence_ridge import evidence_ridge
 from colora_theory.regression.fitted import Fitted
+from colora_theory.regression.output_noise import mixed, noise_shape, whitening, without_repeats
 from colora_theory.regression.prior import Component, Population, population_of
 from colora_theory.regression.units import Units, sufficient_rows
 
@@ -26,6 +27,8 @@ _log = logging.getLogger(__name__)
 
 #: Rows per coefficient from which on the population's mean is estimated together with the variances.
 _PLENTY = 10
+#: Most fits in outputs whose noise is white by the fit before.
+_WHITENED = 3
 #: What is kept of the fit's history.
 _RECORDED = ("log_likelihood", "rank_probabilities", "exactly_shared", "steepness")
 
@@ -45,14 +48,33 @@ def fit_population(
     Where users turn out to differ in noise rather than in deviations, noise of their own is fitted.
     With few rows per coefficient the population's mean starts from ridge regression of all rows pooled, at the
     strength of maximum likelihood: estimating it freely together with the variances would overfit.
+    Several outputs are fitted again in combinations whose noise is white, until it is (see `output_noise`).
     """
     _log.info("%d rows of %d users: reading", len(x), len(users))
     units = Units.of(x, y, weights, intercept)
     data = sufficient_rows(x, y, which, len(users), units, weights)
-    q = units.inputs
+    if not is_auto(rank) and not is_zero(rank):
+        rank = resolve_rank(rank, data)
+    data, units = without_repeats(data, units)
+    if isinstance(rank, tuple):
+        rank = (min(rank[0], len(users) * min(rank[1], data.dim_out)), min(rank[1], data.dim_out))
+    found = _fit(users, units, data, rank, noise)
+    for _ in range(_WHITENED):
+        root = None if found.between is None else whitening(found.between, found.freedom)
+        if root is None:
+            break
+        _log.info("noise is correlated between outputs: again in outputs where it is white")
+        data, units = mixed(data, units, root)
+        found = _fit(users, units, data, rank, noise)
+    return found
+
+
+def _fit(users: list[Any], units: Units, data: Dataset, rank: Any, noise: str) -> Fitted:
+    """Empirical Bayes, noise being taken as white between the outputs of `data`."""
+    q, intercept = units.inputs, units.intercept
     own = (q - 1,) if intercept else ()
     if len(users) == 1:
-        return _alone(x, y, users, units, data, rank)
+        return _alone(users, units, data)
     start = None
     free = data.counts.sum() >= _PLENTY * q
     if not free:
@@ -60,7 +82,7 @@ def fit_population(
     settings = {"rank": rank, "own_columns": own, "noise": noise, "mean": "free" if free else "zero"}
     fit = get("hierarchical").from_params(**settings).fit(replace(data, pretrained=start))
     if fit.uncertainty is None:  # constant responses: nothing to learn
-        return _constant(x, y, users, units)
+        return _constant(users, units)
     _log.info("the population of %d users", len(users))
     population, rows, known = population_of(fit, start, own)
     if known is not None and noise == "common" and len(users) > 2:
@@ -72,12 +94,13 @@ def fit_population(
         )
         population, rows, known = population_of(fit, start, own)
     history = {name: fit.history[name] for name in _RECORDED if name in fit.history}
-    return _assembled(users, units, population, rows, known, fit.status, history)
+    return _assembled(users, units, data, population, rows, known, fit.status, history)
 
 
 def _assembled(
     users: list[Any],
     units: Units,
+    data: Dataset,
     population: Population,
     rows: RotatedRows,
     known: Array | None,
@@ -90,9 +113,10 @@ def _assembled(
     d = len(units.centre)
     turned = population.back[:d] * leader.u[:d] / units.scale[:, None]
     u = np.linalg.qr(turned)[0]
-    v = np.linalg.qr(units.y_scale[:, None] * leader.v)[0]
+    v = np.linalg.qr(units.y_scale[:, None] * (units.outputs.T @ leader.v))[0]
     cores = u.T @ (coef[:-1] - coef[-1]) @ v
     spent = float(population.effective(rows, known).sum()) + rows.d * rows.p
+    several = len(units.y_scale) > 1
     return Fitted(
         users=users,
         coef=coef,
@@ -107,20 +131,19 @@ def _assembled(
         population=population,
         rows=rows,
         noise=known,
-        freedom=max(float(rows.counts.sum()) * rows.p - spent, 1.0),
+        between=noise_shape(data, standard[:-1], population, rows, known) if several else None,
+        freedom=max((float(rows.counts.sum()) * rows.p - spent) / rows.p, 1.0),
     )
 
 
-def _alone(x: Array, y: Array, users: list[Any], units: Units, data: Dataset, rank: Any) -> Fitted:
+def _alone(users: list[Any], units: Units, data: Dataset) -> Fitted:
     """One user shares with nobody: ridge regression at the strength of maximum likelihood."""
-    if not is_auto(rank) and not is_zero(rank):
-        resolve_rank(rank, data)
     if not data.responses.any():
-        return _constant(x, y, users, units)
+        return _constant(users, units)
     rows, hyper = evidence_ridge(data, units.intercept)
     one = Component(1.0, hyper, np.ones(1), np.ones(1))
     population = Population((one,), np.ones(units.inputs), 1.0, None)
-    return _assembled(users, units, population, rows, None, "converged", {})
+    return _assembled(users, units, data, population, rows, None, "converged", {})
 
 
 def fit_shared(
@@ -183,9 +206,9 @@ def _pooled(data: Dataset) -> Dataset:
     return replace(whole, covariates=table[None, :, :q], responses=table[None, :, q:])
 
 
-def _constant(x: Array, y: Array, users: list[Any], units: Units) -> Fitted:
+def _constant(users: list[Any], units: Units) -> Fitted:
     """Responses that are all the same: no coefficient is needed, and none is learned."""
-    k, d, p = len(users), x.shape[1], y.shape[1]
+    k, d, p = len(users), len(units.centre), len(units.y_scale)
     centre = units.y_centre if units.intercept else np.zeros(p)
     return Fitted(
         users=users,

@@ -68,7 +68,7 @@ class CoLoRARegressor(Certified, Regressor):
     n_features_in_, feature_names_in_ : columns of X, the group column included; names where all are text.
     features_ : names or positions of the features.
 
-    A fit that fails leaves the old state. Several outputs have independent noise of one size in standard units.
+    A fit that fails leaves the old state. Noise may be correlated between outputs: see `output_noise`.
 
     >>> rng = np.random.default_rng(0)
     >>> users = np.repeat(["ada", "bo", "cy", "di"], 30)

@@ -26,9 +26,12 @@ from colora_theory.regression.prior import Component, Population
 from colora_theory.regression.regressor import CoLoRARegressor
 from colora_theory.regression.units import Units
 
-SCHEMA: Final = 1
+SCHEMA: Final = 2
+#: Schemas that can be read; before 2 there was no noise between outputs.
+_READ: Final = (1, 2)
 _JSON, _NPZ = "model.json", "model.npz"
 _ARRAYS = ("coef", "intercept", "input_subspace", "output_subspace", "cores")
+_UNITS = ("centre", "scale", "y_centre", "y_scale")
 
 
 def save(model: CoLoRARegressor, folder: Path | str) -> Path:
@@ -42,7 +45,7 @@ def save(model: CoLoRARegressor, folder: Path | str) -> Path:
     if folder.exists() and (not folder.is_dir() or (any(folder.iterdir()) and not (folder / _JSON).exists())):
         raise InputError(f"{folder} exists and holds no model, so nothing is written there; choose another one.")
     arrays = {name: getattr(found, name) for name in _ARRAYS}
-    arrays |= {f"units.{f.name}": getattr(found.units, f.name) for f in fields(Units) if f.name != "intercept"}
+    arrays |= {f"units.{name}": getattr(found.units, name) for name in _UNITS}
     parts = []
     if found.population is not None and found.rows is not None:
         population = found.population
@@ -54,6 +57,7 @@ def save(model: CoLoRARegressor, folder: Path | str) -> Path:
             parts.append({"share": c.share, "tau2": c.hyper.tau2, "columns": list(map(int, c.hyper.columns))})
         arrays |= {f"rows.{name}": getattr(found.rows, name) for name in ("x", "y", "squares", "rest", "counts")}
         optional = {"mean_covariance": population.mean_covariance, "noise": found.noise}
+        optional |= {"between": found.between, "units.mixing": found.units.mixing}
         arrays |= {name: value for name, value in optional.items() if value is not None}
     if found.residuals is not None:
         arrays |= {f"residuals.{f.name}": getattr(found.residuals, f.name) for f in fields(Residuals)}
@@ -98,9 +102,10 @@ def load(folder: Path | str) -> CoLoRARegressor:
         raise InputError(f"the model in {folder} cannot be read ({error}); fit it again.") from None
     if not isinstance(text, dict) or text.get("kind") != "colora_theory regressor":
         raise InputError(f"{folder / _JSON} describes no regressor of colora_theory.")
-    if text.get("schema") != SCHEMA:
+    if text.get("schema") not in _READ:
         raise InputError(
-            f"the model in {folder} has schema {text.get('schema')!r}, this version reads {SCHEMA}; fit it again."
+            f"the model in {folder} has schema {text.get('schema')!r}, this version reads "
+            f"{' and '.join(map(str, _READ))}; fit it again."
         )
     if hashlib.sha256(content).hexdigest() != text.get("sha256"):
         raise InputError(f"the model in {folder} is damaged: {_NPZ} is not what was written; restore a copy.")
@@ -113,8 +118,8 @@ def load(folder: Path | str) -> CoLoRARegressor:
 
 
 def _restored(text: dict[str, Any], arrays: dict[str, Array]) -> CoLoRARegressor:
-    parts = {f.name: arrays[f"units.{f.name}"] for f in fields(Units) if f.name != "intercept"}
-    units = Units(**parts, intercept=text["intercept"])
+    parts = {name: arrays[f"units.{name}"] for name in _UNITS}
+    units = Units(**parts, intercept=text["intercept"], mixing=arrays.get("units.mixing"))
     population = rows = None
     if text["population"] is not None:
         components = []
@@ -147,6 +152,7 @@ def _restored(text: dict[str, Any], arrays: dict[str, Array]) -> CoLoRARegressor
         population=population,
         rows=rows,
         noise=arrays.get("noise"),
+        between=arrays.get("between"),
         freedom=np.inf if text["freedom"] is None else text["freedom"],
         residuals=residuals,
     )

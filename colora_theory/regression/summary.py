@@ -82,6 +82,7 @@ def summarised(found: Fitted, about: About) -> Summary:
     chances = history.get("rank_probabilities") or {}
     evidence = ", ".join(f"{rank}: {chance:.0%}" for rank, chance in chances.items() if chance >= 0.005)
     noise = found.units.y_scale * population.size * np.sqrt(population.noise(found.noise).mean())
+    noise = noise * np.sqrt(found.noise_of_outputs())
     head = {
         "rows": f"{int(rows.counts.sum())}",
         "users": f"{k} of {int(rows.counts.min())} to {int(rows.counts.max())} rows",
@@ -97,7 +98,7 @@ def summarised(found: Fitted, about: About) -> Summary:
         {
             "rows": rows.counts.astype(int),
             "distance": np.sqrt((standard**2).sum((1, 2))),
-            "shrinkage": 1.0 - effective / (rows.d * p),
+            "shrinkage": 1.0 - effective / (rows.d * rows.p),
         },
         index=pd.Index(found.users, dtype=object, name="user", tupleize_cols=False),
     )
@@ -121,20 +122,21 @@ def _variances(found: Fitted) -> pd.DataFrame:
     assert found.population is not None
     assert found.rows is not None
     rows, c = found.rows, found.population.components[0]
-    p = rows.p
+    metric = found.units.outputs @ found.units.outputs.T
+    p = float(np.trace(metric))
     moment = np.einsum("kmd,kme->de", rows.x, rows.x) / max(float(rows.counts.sum()), 1.0)
     mean = c.hyper.mean.copy()
     r1, r2 = c.hyper.rank
     s = (c.hyper.core @ c.hyper.core.T).reshape(r1, r2, r1, r2)
-    inner = np.einsum("ajcl,jl->ac", s, c.hyper.v.T @ c.hyper.v)
+    inner = np.einsum("ajcl,jl->ac", s, c.hyper.v.T @ metric @ c.hyper.v)
     if found.units.intercept:
         mean[-1] = 0.0
     parts = {
-        "population": float(np.einsum("dp,de,ep->", mean, moment, mean)),
+        "population": float(np.einsum("dp,de,ep->", mean @ metric, moment, mean)),
         "shared": float(np.vdot(c.hyper.u @ inner @ c.hyper.u.T, moment)),
         "intercept": float((c.hyper.own**2).sum()) * p,
         "personal": float(c.chances @ c.factors) * c.hyper.tau2 * float(c.hyper.stretch[0]) * np.trace(moment) * p,
-        "noise": float(found.population.noise(found.noise).mean()) * p,
+        "noise": float(found.population.noise(found.noise).mean()) * float(found.noise_of_outputs().sum()),
     }
     meaning = {
         "population": "what all users have in common",

@@ -16,11 +16,14 @@ from colora_theory.model.linalg import Array
 class Units:
     """Standard units: columns and responses less their means over all rows, over their standard deviations.
 
+    Fitted responses s are combinations of the standard ones in which noise is white: (y − centre) / scale = s·B.
+
     Attributes
     ----------
     centre, scale : of the covariates, shape (dim_in,); constant columns become zero, at scale 1.
     y_centre, y_scale : of the responses, shape (dim_out,).
     intercept : whether a column of ones follows the covariates; else nothing is centred.
+    mixing : B, shape (fitted outputs ≤ dim_out, dim_out), of full rank; None: the identity.
     """
 
     centre: Array
@@ -28,6 +31,7 @@ class Units:
     y_centre: Array
     y_scale: Array
     intercept: bool
+    mixing: Array | None = None
 
     @classmethod
     def of(cls, x: Array, y: Array, weights: Array | None, intercept: bool) -> Units:
@@ -48,9 +52,20 @@ class Units:
             out[:, -1] = 1.0
         return out
 
+    def answers(self, y: Array) -> Array:
+        """Responses as they are fitted, shape (rows, fitted outputs)."""
+        standard = (y - self.y_centre) / self.y_scale
+        return standard if self.mixing is None else standard @ np.linalg.pinv(self.mixing)
+
+    @property
+    def outputs(self) -> Array:
+        """B, shape (fitted outputs, dim_out): column o is what output o, over its scale, takes from each."""
+        return np.eye(len(self.y_scale)) if self.mixing is None else self.mixing
+
     def weights(self, standard: Array) -> tuple[Array, Array]:
-        """Coefficients (…, dim_in, dim_out) and intercepts (…, dim_out) from weights (…, inputs, dim_out)."""
+        """Coefficients (…, dim_in, dim_out) and intercepts (…, dim_out) of weights (…, inputs, fitted outputs)."""
         d = len(self.centre)
+        standard = standard if self.mixing is None else standard @ self.mixing
         with np.errstate(over="ignore", invalid="ignore"):
             coef = standard[..., :d, :] * (self.y_scale / self.scale[:, None])
             intercepts = np.zeros((*standard.shape[:-2], len(self.y_scale)))
@@ -88,7 +103,7 @@ def _moments(values: Array, weights: Array | None, centred: bool) -> tuple[Array
 def sufficient_rows(
     x: Array, y: Array, which: NDArray[np.int64], users: int, units: Units, weights: Array | None = None
 ) -> Dataset:
-    """Users' rows in standard units, at most inputs + dim_out rows each that say the same as all of them.
+    """Users' rows in standard units, at most inputs + outputs rows each that say the same as all of them.
 
     Parameters
     ----------
@@ -101,7 +116,7 @@ def sufficient_rows(
     if weights is not None and not weights.all():
         seen = weights > 0
         x, y, which, weights = x[seen], y[seen], which[seen], weights[seen]
-    q, p = units.inputs, y.shape[1]
+    q, p = units.inputs, len(units.outputs)
     sizes = np.bincount(which, minlength=users)
     order = np.argsort(which, kind="stable")
     ends = np.cumsum(sizes)
@@ -110,7 +125,7 @@ def sufficient_rows(
     counts = sizes.astype(np.int64)
     for i in np.flatnonzero(sizes):
         mine = order[ends[i] - sizes[i] : ends[i]]
-        rows = np.concatenate([units.standard(x[mine]), (y[mine] - units.y_centre) / units.y_scale], axis=1)
+        rows = np.concatenate([units.standard(x[mine]), units.answers(y[mine])], axis=1)
         if weights is not None:
             rows *= np.sqrt(weights[mine])[:, None]
             counts[i] = max(1, round(float(weights[mine].sum())))
