@@ -21,7 +21,7 @@ from colora_theory.regression.evidence_ridge import evidence_ridge
 from colora_theory.regression.fitted import Fitted
 from colora_theory.regression.output_noise import mixed, noise_shape, whitening, without_repeats
 from colora_theory.regression.prior import Component, Population, population_of
-from colora_theory.regression.units import Units, sufficient_rows
+from colora_theory.regression.units import Units, refuse_beyond_numbers, sufficient_rows
 
 _log = logging.getLogger(__name__)
 
@@ -182,10 +182,14 @@ def fit_shared(
         raise InputError(f"estimator must be one that learns shared subspaces, such as altmin, got {name!r}.")
     units = Units(np.zeros(x.shape[1]), np.ones(x.shape[1]), np.zeros(y.shape[1]), np.ones(y.shape[1]), intercept)
     r1, r2 = estimate.cores.shape[1:]
+    with np.errstate(over="ignore", invalid="ignore"):
+        weights_of_users = estimate.weights
+        intercepts = means_y - np.einsum("kd,kdp->kp", means_x, weights_of_users)
+    refuse_beyond_numbers(weights_of_users, intercepts)
     return Fitted(
         users=users,
-        coef=estimate.weights,
-        intercept=means_y - np.einsum("kd,kdp->kp", means_x, estimate.weights),
+        coef=weights_of_users,
+        intercept=intercepts,
         input_subspace=estimate.input_subspace,
         output_subspace=estimate.output_subspace,
         cores=estimate.cores,

@@ -72,12 +72,17 @@ class Units:
             if self.intercept:
                 intercepts = self.y_centre + standard[..., -1, :] * self.y_scale
                 intercepts = intercepts - np.einsum("d,...dp->...p", self.centre, coef)
-        if not (np.isfinite(coef).all() and np.isfinite(intercepts).all()):
-            raise InputError(
-                "weights must lie between 1e-301 and 1e301 in size, got columns of X and y whose units differ by "
-                "more; change the units of one of them."
-            )
+        refuse_beyond_numbers(coef, intercepts)
         return coef, intercepts
+
+
+def refuse_beyond_numbers(*weights: Array) -> None:
+    """Raise InputError unless all are finite."""
+    if not all(np.isfinite(each).all() for each in weights):
+        raise InputError(
+            "weights must lie between 1e-301 and 1e301 in size, got columns of X and y whose units differ by "
+            "more; change the units of one of them."
+        )
 
 
 def _moments(values: Array, weights: Array | None, centred: bool) -> tuple[Array, Array]:
