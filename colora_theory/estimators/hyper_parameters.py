@@ -261,6 +261,7 @@ def _round(rows: RotatedRows, state: Climb, rules: Rules, goal: float, steps: in
     state.steepness = float(np.abs(projected).max(initial=0.0))
     state.converged = state.steepness <= goal
     state.hyper = gauged(frame.hyper(vector))
-    state.values.extend(values)
+    # a nearly singular core covariance loses some of the target when it is turned: steps count from there on
+    state.values.extend(each for each in values if not each < before)
     state.value = value
     return value > before + 1e-13 * abs(before) if np.isfinite(before) else True
