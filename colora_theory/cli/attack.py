@@ -62,20 +62,13 @@ def command(
 
 
 def _bound(text: str) -> tuple[str, Any]:
+    from colora_theory.studies.published import number_or_text
+
     name, equals, value = text.partition("=")
     if not equals or not value:
         raise InputError(f"--bound takes FIELD=VALUE, FIELD=LOW:HIGH or FIELD=a,b,c, got {text!r:.60}.")
     if ":" in value:
         low, _, high = value.partition(":")
-        return name, (_plain(low), _plain(high))
-    parts = [_plain(part) for part in value.split(",")]
+        return name, (number_or_text(low), number_or_text(high))
+    parts = [number_or_text(part) for part in value.split(",")]
     return name, parts if len(parts) > 1 else parts[0]
-
-
-def _plain(text: str) -> Any:
-    for kind in (int, float):
-        try:
-            return kind(text)
-        except ValueError:
-            continue
-    return text

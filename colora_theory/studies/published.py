@@ -91,7 +91,7 @@ def columns_of(text: str, name: str) -> dict[str, list[Any]]:
     for number, row in enumerate(rows[1:], 2):
         if len(row) != len(head):
             raise InputError(f"{name}: row {number} has {len(row)} entries, the head {len(head)}.")
-    return {word: [_value(row[i]) for row in rows[1:]] for i, word in enumerate(head)}
+    return {word: [number_or_text(row[i]) for row in rows[1:]] for i, word in enumerate(head)}
 
 
 def text_of(columns: Mapping[str, list[Any]]) -> str:
@@ -101,7 +101,8 @@ def text_of(columns: Mapping[str, list[Any]]) -> str:
     return out.getvalue()
 
 
-def _value(text: str) -> Any:
+def number_or_text(text: str) -> Any:
+    """An integer, a real number, or else the text without the blanks around it."""
     text = text.strip()
     for kind in (int, float):
         try:
