@@ -18,6 +18,7 @@ from colora_theory.estimators.hyper_parameters import Coordinates, climb, gauged
 from colora_theory.estimators.marginal_likelihood import Hyper, RotatedRows, log_likelihood
 from colora_theory.estimators.posterior import posterior_mean, posterior_variance
 from colora_theory.estimators.prior_evidence import peak_over_mean
+from colora_theory.estimators.prior_starts import alone, unrestricted, widened
 from colora_theory.estimators.shared_model import SharedModel
 from colora_theory.estimators.weak_priors import Rules
 
@@ -87,6 +88,43 @@ def test_likelihood_and_posterior_are_those_of_dense_algebra(design, p, columns,
     np.testing.assert_allclose(weights[data.counts == 0], np.tile(hyper.mean, ((data.counts == 0).sum(), 1, 1)))
 
 
+@pytest.mark.parametrize(("design", "p", "columns", "counts"), CASES[::2])
+def test_likelihood_where_noise_is_next_to_nothing(design, p, columns, counts):
+    """Cores 10¹⁵ times the noise, responses from the model: against the dense formula in 80 digits."""
+    data, hyper = case(design, p, columns, counts)
+    size, rng = len(hyper.core), np.random.default_rng(15)
+    hyper = dataclasses.replace(
+        hyper,
+        tau2=1e-13,
+        sigma2=np.full(5, 1e-15),
+        core=hyper.core * np.logspace(0, -6, size),
+        own=1e-3 * hyper.own,
+    )
+    u, v, loads = hyper.loadings()
+    base, flat = np.einsum("ia,jb->ijab", u, v).reshape(6 * p, -1), loads.reshape(-1, loads.shape[2])
+    weights = hyper.mean + (rng.standard_normal((5, flat.shape[1])) @ (base @ flat).T).reshape(5, 6, p)
+    weights += 3e-7 * rng.standard_normal(weights.shape)
+    responses = np.zeros_like(data.responses)
+    for i, n in enumerate(data.counts):
+        x = data.covariates[i, :n]
+        responses[i, :n] = np.einsum("ndp,dp->n", x, weights[i]) if design == "sensing" else x @ weights[i]
+    rows = rotated(dataclasses.replace(data, responses=responses))
+    with mpmath.workdps(80):
+        shared = mpmath.matrix(base) * mpmath.matrix(flat)
+        for i in np.flatnonzero(data.counts):
+            x = data.covariates[i, : data.counts[i]]
+            if design == "regression":
+                x = np.einsum("nd,pq->npdq", x, np.eye(p))
+            x = mpmath.matrix(x.reshape(-1, 6 * p))
+            y = mpmath.matrix(responses[i, : data.counts[i]].ravel()) - x * mpmath.matrix(hyper.mean.ravel())
+            marginal = x * shared * (x * shared).T + hyper.tau2 * mpmath.mpf(hyper.stretch[i]) * x * x.T
+            factor = mpmath.cholesky(marginal + mpmath.mpf(hyper.sigma2[i]) * mpmath.eye(len(y)))
+            white = mpmath.lu_solve(factor, y)
+            exact = sum(-(white[j] ** 2) / 2 - mpmath.log(factor[j, j]) for j in range(len(y)))
+            exact -= len(y) * mpmath.log(2 * mpmath.pi) / 2
+            assert log_likelihood(rows, hyper)[i] == pytest.approx(float(exact), rel=2e-9)
+
+
 @pytest.mark.parametrize("rules", [Rules(free_mean=True, per_user=True), Rules(), Rules(priors=False)])
 @pytest.mark.parametrize(("design", "p", "columns", "counts"), CASES[::3])
 def test_gradient_of_the_target_by_differences(design, p, columns, counts, rules):
@@ -102,6 +140,32 @@ def test_gradient_of_the_target_by_differences(design, p, columns, counts, rules
     slope = frame.pull(target(rows, frame.hyper(here), rules)[1], frame.hyper(here))
     steps = 1e-5 * np.eye(len(here))
     np.testing.assert_allclose(slope, [(value(here + h) - value(here - h)) / 2e-5 for h in steps], atol=1e-5)
+
+
+@pytest.mark.parametrize("graded", [True, False])
+@pytest.mark.parametrize("decades", [0, 1, 2, 4, 6, 7])
+def test_turning_a_prior_changes_nothing(decades, graded):
+    """However nearly singular the cores' factor is, within what a search with weak priors reaches."""
+    rng = np.random.default_rng([14, decades])
+    for trial in range(20):
+        data, hyper = case(*CASES[rng.integers(len(CASES))])
+        (r1, r2), size = hyper.rank, hyper.rank[0] * hyper.rank[1]
+        left, right = np.linalg.qr(rng.standard_normal((2, size, size)))[0]
+        spread = 10.0 ** -rng.uniform(0.0, decades, size)
+        spread[[0, -1]] = 1.0, 10.0**-decades
+        hyper = dataclasses.replace(
+            hyper,
+            u=rng.standard_normal(hyper.u.shape) * rng.uniform(0.1, 1.0, r1),
+            core=left * spread if graded else left * spread @ right,
+        )
+        for rules in (Rules(True, True), Rules(priors=False)):
+            turned = gauged(hyper)
+            before, after = (target(rotated(data), each, rules)[0] for each in (hyper, turned))
+            assert after == pytest.approx(before, rel=1e-9), trial
+            np.testing.assert_allclose(turned.u.T @ turned.u, np.eye(r1), atol=1e-12)
+            cores = (turned.core @ turned.core.T).reshape(r1, r2, r1, r2)
+            sizes = np.einsum("ajcj->ac", cores)
+            np.testing.assert_allclose(sizes, np.diag(np.sort(np.diag(sizes))[::-1]), atol=1e-9 * sizes[0, 0])
 
 
 def test_the_search_never_falls_and_ends_where_the_derivatives_vanish():
@@ -247,6 +311,37 @@ def test_mixed_models_of_statsmodels(seed):
     np.testing.assert_allclose(fit.weights[:, :, 0], predicted, atol=0.02 * np.abs(predicted).max())
 
 
+def test_a_mixed_model_of_a_real_table():
+    """Investment by firm, random intercepts and slopes: the maximum of statsmodels, as far as that finds it."""
+    lm = importlib.import_module("statsmodels.regression.mixed_linear_model")
+    frame = importlib.import_module("statsmodels.datasets.grunfeld").load_pandas().data
+    columns = np.log(frame[["invest", "value", "capital"]].to_numpy(float))
+    columns = (columns - columns.mean(0)) / columns.std(0)
+    y, x = columns[:, 0], np.column_stack([columns[:, 1:], np.ones(len(columns))])
+    firms = frame["firm"].to_numpy()
+    names = np.unique(firms)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        reference = lm.MixedLM(y, x, firms, exog_re=x).fit(reml=False)
+    data = ct.Dataset.from_arrays([x[firms == name] for name in names], [y[firms == name] for name in names])
+    fit = ct.estimators.get("hierarchical")(rank=3, mean="free", priors="none").fit(data)
+    assert fit.status == "converged"
+    assert fit.history["steepness"] <= 1e-6 * len(y)
+    assert (np.diff(fit.history["log_posterior"]) >= 0.0).all()
+    assert fit.history["log_likelihood"] == pytest.approx(reference.llf, rel=1e-4)  # S is singular at the maximum
+    predicted = np.array([np.asarray(reference.random_effects[name]) + reference.fe_params for name in names])
+    np.testing.assert_allclose(fit.weights[:, :, 0], predicted, atol=5e-3 * np.abs(predicted).max())
+
+
+@pytest.mark.parametrize("rules", [Rules(free_mean=True, per_user=True, priors=False), Rules(priors=False)])
+@pytest.mark.parametrize(("design", "p", "columns", "counts"), CASES[::2])
+def test_expectation_maximisation_never_lowers_the_likelihood(design, p, columns, counts, rules):
+    rows = rotated(case(design, p, columns, counts)[0])
+    values = [log_likelihood(rows, unrestricted(rows, rules, steps)).sum() for steps in range(8)]
+    assert (np.diff(values) >= -1e-9 * np.abs(values[1:])).all()
+    assert values[-1] > values[0]
+
+
 # --- what it is for --------------------------------------------------------------------------------------
 
 GRID = [
@@ -315,7 +410,20 @@ def test_noise_per_user_finds_the_loud_ones():
     assert losses[0] <= 0.3 * losses[1]
 
 
-@pytest.mark.parametrize("seed", range(40))
+def test_further_directions_are_orthogonal_where_nothing_is_left():
+    """One user with one row deviates in one direction only: any second one will do, but not the first again."""
+    x, y = np.array([[-0.27638792, -0.07130482]]), np.array([[1.0, 0.5, 0.0]])
+    rows = rotated(ct.Dataset.from_arrays([x], [y]))
+    one = widened(rows, alone(rows), (1, 1))
+    two = widened(rows, one, (2, 2))
+    for basis in (one.u, one.v, two.u, two.v):
+        np.testing.assert_allclose(basis.T @ basis, np.eye(basis.shape[1]), atol=1e-12)
+    assert np.isfinite(
+        ct.estimators.get("hierarchical")().fit(ct.Dataset.from_arrays([x], [1e6 * y])).weights
+    ).all()
+
+
+@pytest.mark.parametrize("seed", [*range(40), 42, 94, 137, 178])
 def test_no_data_make_it_fail(seed):
     survive(seed)
 

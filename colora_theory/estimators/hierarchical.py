@@ -17,7 +17,14 @@ from colora_theory.estimators.posterior import mixed_mean
 from colora_theory.estimators.posterior_errors import Averaged, posterior_deviation
 from colora_theory.estimators.prior_evidence import Weighed, weighed
 from colora_theory.estimators.prior_stacking import scarce, stacked
-from colora_theory.estimators.prior_starts import alone, narrowed, promising, visible_directions, widened
+from colora_theory.estimators.prior_starts import (
+    alone,
+    narrowed,
+    promising,
+    unrestricted,
+    visible_directions,
+    widened,
+)
 from colora_theory.estimators.ranks import is_auto, is_zero, resolve_rank
 from colora_theory.estimators.shared_model import SharedModel
 from colora_theory.estimators.trace import Trace
@@ -46,7 +53,8 @@ class Hierarchical(Estimator):
     Model       vec W_i ~ N(μ, Γ), Γ = (V⊗U) S (V⊗U)ᵀ + τ² I: cores with covariance S in shared subspaces, and
                 deviations of every user from them; W_i − W_0 where a pretrained weight is known. Noise σ².
                 τ = 0 is the shared model with shrunken cores (`altmin`), S = 0 is `ridge` at the strength of
-                maximum likelihood, S = 0 = τ one pooled weight, τ = ∞ tuning alone; no samples: μ.
+                maximum likelihood, S = 0 = τ one pooled weight, τ = ∞ tuning alone; no samples: μ. At the full
+                rank and without weak priors S is any covariance and τ = 0 (a linear mixed model).
     Objective   The marginal likelihood of all responses, U averaged over instead of maximised (Laplace), with
                 weak priors on the shape of S. Ranks 0, 1, … compete by it (and ½ log k per parameter of S), and
                 the posterior means of those that are not beaten clearly are averaged with their probabilities.
@@ -162,6 +170,9 @@ class _Search:
     def run(self, rank: tuple[int, int] | None) -> None:
         """Climb at one rank, or at all that compete."""
         first = alone(self.rows, self.columns)
+        if rank == (self.rows.d, self.rows.p) and not self.rules.priors:
+            self._climb((rank, True), unrestricted(self.rows, self.rules), self.goal, self.most)
+            return
         if rank is not None:
             start = first
             if rank[0]:

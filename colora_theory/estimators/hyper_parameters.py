@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 from scipy.linalg import LinAlgError
@@ -17,6 +18,10 @@ _log = logging.getLogger(__name__)
 
 #: Variances relative to the mean square of the responses between which the search stays.
 _LEAST, _MOST = 1e-15, 1e8
+#: Ratio of the cores' least variance to the largest above which S alone gives their factor to some ten digits.
+_ORDINARY = 1e-6
+#: Condition number of the cores' factor beyond which no search goes: rounding would decide log det S there.
+_SINGULAR = 1e8
 #: Farthest from an optimum, in standard errors of each parameter, at which the search may end.
 _NEAR = 1e-3
 
@@ -28,7 +33,11 @@ def target(rows: RotatedRows, hyper: Hyper, rules: Rules) -> tuple[float, Gradie
 
 
 def gauged(hyper: Hyper) -> Hyper:
-    """The same prior with orthonormal U and V along the principal axes of the cores."""
+    """The same prior with orthonormal U and V along the principal axes of the cores.
+
+    The cores' factor L gets orthogonal columns where S = LLᵀ tells the least variance from rounding. Elsewhere it
+    is only turned, which keeps the last digits of every column: `target` stays as it was.
+    """
     r1, r2 = hyper.rank
     if r1 == 0:
         return hyper
@@ -41,8 +50,14 @@ def gauged(hyper: Hyper) -> Hyper:
         loads = np.einsum("ab,bjr->ajr", left, hyper.core.reshape(r1, r2, -1))
     core = np.einsum("ba,bjr,jl->alr", turn_u, loads, turn_v).reshape(r1 * r2, -1)
     values, vectors = np.linalg.eigh(core @ core.T)
-    floor = max(float(values[-1]), 1e-300) * 1e-14
-    return replace(hyper, u=u @ turn_u, v=v @ turn_v, core=vectors * np.sqrt(np.maximum(values, floor)))
+    if values[0] > _ORDINARY * values[-1]:
+        core = vectors * np.sqrt(values)
+    return replace(hyper, u=u @ turn_u, v=v @ turn_v, core=core)
+
+
+def _condition(hyper: Hyper) -> float:
+    """Condition number of the cores' factor."""
+    return float(np.linalg.cond(hyper.core)) if hyper.rank[0] else 1.0
 
 
 class Coordinates:
@@ -106,26 +121,25 @@ class Coordinates:
         """The parameters at a vector."""
         moved = vector * self.scales
         at, origin = self.slices, self.origin
-        out = replace(
-            origin,
-            tau2=origin.tau2 * float(np.exp(moved[at["tau2"]][0])),
-            sigma2=origin.sigma2 * np.exp(moved[at["sigma2"]]),
-        )
+        changed: dict[str, Any] = {
+            "tau2": origin.tau2 * float(np.exp(moved[at["tau2"]][0])),
+            "sigma2": origin.sigma2 * np.exp(moved[at["sigma2"]]),
+        }
         if "u" in at:
-            out = replace(out, u=origin.u + moved[at["u"]].reshape(origin.u.shape))
+            changed["u"] = origin.u + moved[at["u"]].reshape(origin.u.shape)
         if "v" in at:
-            out = replace(out, v=origin.v + moved[at["v"]].reshape(origin.v.shape))
+            changed["v"] = origin.v + moved[at["v"]].reshape(origin.v.shape)
         if "core" in at:
-            out = replace(out, core=origin.core + origin.core @ moved[at["core"]].reshape(origin.core.shape))
+            changed["core"] = origin.core + origin.core @ moved[at["core"]].reshape(origin.core.shape)
         if "own" in at:
-            out = replace(out, own=origin.own * np.exp(moved[at["own"]]))
+            changed["own"] = origin.own * np.exp(moved[at["own"]])
         if "mean" in at:
             mean = origin.mean + moved[at["mean"]].reshape(origin.mean.shape)
             if "shared_mean" in at:
                 core = (origin.core @ moved[at["shared_mean"]]).reshape(origin.rank)
                 mean = mean + origin.u @ core @ origin.v.T
-            out = replace(out, mean=mean)
-        return out
+            changed["mean"] = mean
+        return replace(origin, **changed)
 
     def pull(self, gradient: Gradient, hyper: Hyper) -> Array:
         """Derivatives with respect to the vector."""
@@ -215,11 +229,14 @@ def _round(rows: RotatedRows, state: Climb, rules: Rules, goal: float, steps: in
     bounds = frame.bounds()
     low = np.array([-np.inf if b[0] is None else b[0] for b in bounds])
     high = np.array([np.inf if b[1] is None else b[1] for b in bounds])
+    singular = max(_SINGULAR, 1.01 * _condition(state.hyper)) if rules.priors else np.inf
 
     def descend(vector: Array) -> tuple[float, Array]:
         try:
             with np.errstate(all="ignore"):
                 hyper = frame.hyper(vector)
+                if rules.priors and _condition(hyper) > singular:
+                    return 1e300, np.zeros_like(vector)
                 value, gradient = target(rows, hyper, rules)
                 slope = frame.pull(gradient, hyper)
         except (LinAlgError, np.linalg.LinAlgError):
@@ -253,7 +270,7 @@ def _round(rows: RotatedRows, state: Climb, rules: Rules, goal: float, steps: in
         },
     )
     value = -float(found.fun)
-    if not np.isfinite(value) or value <= -1e299 or value < before:
+    if not np.isfinite(value) or value <= -1e299 or (found.nit and value < before):
         return False
     vector = np.asarray(found.x)
     slope = np.asarray(found.jac)
@@ -261,7 +278,6 @@ def _round(rows: RotatedRows, state: Climb, rules: Rules, goal: float, steps: in
     state.steepness = float(np.abs(projected).max(initial=0.0))
     state.converged = state.steepness <= goal
     state.hyper = gauged(frame.hyper(vector))
-    # a nearly singular core covariance loses some of the target when it is turned: steps count from there on
-    state.values.extend(each for each in values if not each < before)
-    state.value = value
+    state.values.extend(values)
+    state.value = max(value, before)  # the same point in other coordinates may round to less
     return value > before + 1e-13 * abs(before) if np.isfinite(before) else True

@@ -195,8 +195,12 @@ class Users:
         self.moment = (moment @ self.v).reshape(k, a * b) if self.regression else moment[:, :, 0]
         inner = np.eye(size) + self.flat.T @ self.image
         right = self.moment @ self.flat
-        self.inverse, core_log_det = inverse_and_log_det(inner)
-        self.z = (self.inverse @ right[:, :, None])[:, :, 0]
+        if inner.size == 0 or float(np.einsum("krr->kr", inner).max()) < _PLAIN:
+            self.inverse = np.linalg.inv(inner)
+            core_log_det = np.linalg.slogdet(inner)[1]
+            self.z = (self.inverse @ right[:, :, None])[:, :, 0]
+        else:
+            core_log_det = self._by_orthogonal_steps()
         cores = self.z @ self.flat.T
         self.cores = cores.reshape(k, a, b)
         if self.regression:
@@ -218,6 +222,27 @@ class Users:
         part = (self.gram @ flat.reshape(a, b * size)).reshape(k, a, b, size)
         part = np.einsum("jl,kalr->kajr", self.square_v, part) if b != 1 else self.square_v[0, 0] * part
         return part.reshape(k, a * b, size)
+
+    def _by_orthogonal_steps(self) -> Array:
+        """Set z and its covariance (I + BᵀB)⁻¹, and return log det(I + BᵀB), B the features over the noise.
+
+        From a QR factorization: where noise is next to nothing beside the cores BᵀB has lost what B still shows.
+        """
+        k, m, t = self.e.shape
+        if self.regression:
+            seen = np.einsum("kma,abr,tb->kmtr", self.features, self.loads, self.v, optimize=True)
+        else:
+            seen = (self.features @ self.flat)[:, :, None]
+        both = np.concatenate([seen, self.e[:, :, :, None]], axis=3) * np.sqrt(self.w)[:, :, None, None]
+        size = seen.shape[3]
+        prior = np.broadcast_to(np.eye(size, size + 1), (k, size, size + 1))
+        factor: Array = np.asarray(
+            np.linalg.qr(np.concatenate([both.reshape(k, m * t, -1), prior], axis=1), mode="r")
+        )
+        back = np.linalg.inv(factor[:, :size, :size])
+        self.inverse = back @ back.swapaxes(1, 2)
+        self.z = (back @ factor[:, :size, size:])[:, :, 0]
+        return 2.0 * np.log(np.abs(np.einsum("krr->kr", factor[:, :size, :size]))).sum(1)
 
     def residual(self) -> Array:
         """w ∘ (y − fitted mean of the shared part), shape (k, m, t): X_iᵀ of it is the score of the weights."""
@@ -299,16 +324,6 @@ class Users:
         step = -(self.w**2) * d_w
         total.tau2 += float(np.vdot(step, self.squares * (self.tau2 / hyper.tau2)))
         total.sigma2[block] += step.sum(1)
-
-
-def inverse_and_log_det(inner: Array) -> tuple[Array, Array]:
-    """Inverses and log determinants of matrices I + (positive semi-definite), shape (k, R, R), however large."""
-    size = inner.shape[-1]
-    if inner.size == 0 or float(np.einsum("krr->kr", inner).max()) < _PLAIN:
-        return np.asarray(np.linalg.inv(inner), dtype=np.float64), np.asarray(np.linalg.slogdet(inner)[1])
-    values, vectors = np.linalg.eigh(inner - np.eye(size))
-    values = 1.0 + np.maximum(values, 0.0)
-    return (vectors / values[:, None, :]) @ vectors.swapaxes(1, 2), np.log(values).sum(1)
 
 
 def log_likelihood(rows: RotatedRows, hyper: Hyper) -> Array:

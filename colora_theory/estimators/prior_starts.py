@@ -6,10 +6,13 @@ from dataclasses import replace
 
 import numpy as np
 
-from colora_theory.estimators.marginal_likelihood import Hyper, RotatedRows
+from colora_theory.estimators.marginal_likelihood import Hyper, RotatedRows, users_at
 from colora_theory.estimators.posterior import posterior_mean
-from colora_theory.estimators.weak_priors import weights_of_rows
+from colora_theory.estimators.weak_priors import Rules, weights_of_rows
 from colora_theory.model.linalg import Array
+
+#: Steps of expectation maximisation from which the search over all covariances begins.
+_MAXIMISED = 6
 
 
 def alone(rows: RotatedRows, columns: tuple[int, ...] = ()) -> Hyper:
@@ -28,6 +31,50 @@ def alone(rows: RotatedRows, columns: tuple[int, ...] = ()) -> Hyper:
         stretch=np.ones(len(rows.x)),
         columns=columns,
     )
+
+
+def unrestricted(rows: RotatedRows, rules: Rules, steps: int = _MAXIMISED) -> Hyper:
+    """Where a search over all covariances Γ = S begins: after some steps of expectation maximisation.
+
+    Laird & Ware (Biometrics 38, 1982), with generalised least squares for μ: every step raises the likelihood.
+    Beside such an S deviations change nothing: τ = 0.
+    """
+    hyper, k, size = alone(rows), len(rows.x), rows.d * rows.p
+    start = np.sqrt(hyper.tau2) * np.eye(size)
+    hyper = replace(hyper, u=np.eye(rows.d), v=np.eye(rows.p), core=start, stretch=np.zeros(k))
+    for _ in range(steps):
+        if rules.free_mean:  # in units of L the information about μ is I − Cov(z | y), and its score E(z | y)
+            pull, covariance, _, _ = _moments(rows, hyper)
+            move = hyper.core @ np.linalg.lstsq(k * np.eye(size) - covariance, pull)[0]
+            hyper = replace(hyper, mean=hyper.mean + move.reshape(rows.d, rows.p))
+        _, covariance, square, noise = _moments(rows, hyper)
+        each = noise / np.maximum(rows.counts * rows.y.shape[2], 1)
+        sigma2 = each if rules.per_user else np.full(k, noise.sum() / rows.num_observations)
+        sigma2 = np.where(sigma2 > 0.0, sigma2, hyper.sigma2)  # a user without rows has none to estimate
+        hyper = replace(hyper, core=hyper.core @ _factor((covariance + square) / k), sigma2=sigma2)
+    return hyper
+
+
+def _moments(rows: RotatedRows, hyper: Hyper) -> tuple[Array, Array, Array, Array]:
+    """Sums over users of what is known of their z, weights being μ + L z with z ~ N(0, I) and nobody straying.
+
+    Σ E z, Σ Cov z and Σ E z E zᵀ, shapes (R,), (R, R) and (R, R); expected squared length of every user's noise.
+    """
+    size = rows.d * rows.p
+    mean, covariance, square, noise = (
+        np.zeros(size),
+        np.zeros((size, size)),
+        np.zeros((size, size)),
+        rows.rest.copy(),
+    )
+    for block in rows.blocks:
+        users = users_at(rows, hyper, block)
+        mean += users.z.sum(0)
+        covariance += users.inverse.sum(0)
+        square += users.z.T @ users.z
+        spread = size - np.einsum("krr->k", users.inverse)  # variance of the fitted values / σ²
+        noise[block] += ((users.e - users.fitted) ** 2).sum((1, 2)) + users.sigma2 * spread
+    return mean, covariance, square, noise
 
 
 def deviations(rows: RotatedRows, hyper: Hyper) -> Array:
@@ -53,12 +100,12 @@ def widened(rows: RotatedRows, hyper: Hyper, rank: tuple[int, int]) -> Hyper:
     u, v = hyper.u, hyper.v
     if s1 > r1:
         rest = left - u @ (u.T @ left)
-        u = np.concatenate([u, leading(rest, s1 - r1)[0]], axis=1)
+        u = _joined(u, leading(rest, s1 - r1)[0])
     if s2 > r2:
         v = np.eye(rows.p) if s2 == rows.p else v
         if s2 < rows.p:
             rest = (left - (left @ v) @ v.T).swapaxes(1, 2)
-            v = np.concatenate([v, leading(rest, s2 - r2)[0]], axis=1)
+            v = _joined(v, leading(rest, s2 - r2)[0])
     cores = np.linalg.multi_dot([u.T, left.transpose(1, 0, 2).reshape(rows.d, -1)]).reshape(s1, k, -1) @ v
     variance = (cores**2).mean(1).ravel() + 1e-6 * hyper.tau2
     core = np.zeros((s1, s2, s1, s2))
@@ -69,8 +116,15 @@ def widened(rows: RotatedRows, hyper: Hyper, rank: tuple[int, int]) -> Hyper:
     else:
         core[:r1, :r2, :r1, :r2] = old
     total = core.reshape(s1 * s2, -1) + np.diag(variance)
-    values, vectors = np.linalg.eigh(total)
-    return replace(hyper, u=u, v=v, core=vectors * np.sqrt(np.maximum(values, 1e-300)))
+    return replace(hyper, u=u, v=v, core=_factor(total))
+
+
+def _joined(old: Array, new: Array) -> Array:
+    """Old columns and new ones; where only rounding told the new ones, any others orthogonal to the old."""
+    both = np.concatenate([old, new], axis=1)
+    if float(np.abs(old.T @ new).max(initial=0.0)) > 1e-8:
+        both[:, old.shape[1] :] = np.linalg.qr(both)[0][:, old.shape[1] :]
+    return both
 
 
 def narrowed(hyper: Hyper, rank: tuple[int, int]) -> Hyper:
@@ -79,10 +133,15 @@ def narrowed(hyper: Hyper, rank: tuple[int, int]) -> Hyper:
     s = (hyper.core @ hyper.core.T).reshape(r1, r2, r1, r2)
     kept = s[:s1, :s2, :s1, :s2].reshape(s1 * s2, -1)
     lost = float(np.einsum("ajaj->", s)) - float(np.trace(kept))
-    values, vectors = np.linalg.eigh(kept)
-    core = vectors * np.sqrt(np.maximum(values, 1e-300))
     tau2 = hyper.tau2 + lost / (len(hyper.u) * len(hyper.v))
-    return replace(hyper, u=hyper.u[:, :s1], v=hyper.v[:, :s2], core=core, tau2=tau2)
+    return replace(hyper, u=hyper.u[:, :s1], v=hyper.v[:, :s2], core=_factor(kept), tau2=tau2)
+
+
+def _factor(covariance: Array) -> Array:
+    """L with orthogonal columns and LLᵀ = S; no variance is less than 1e-14 of the largest, L has an inverse."""
+    values, vectors = np.linalg.eigh(covariance)
+    floor = max(float(values[-1]), 1e-300) * 1e-14
+    return np.asarray(vectors * np.sqrt(np.maximum(values, floor)))
 
 
 def promising(rows: RotatedRows, hyper: Hyper) -> int:
