@@ -16,7 +16,7 @@ from colora_theory.model.problem import Problem
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Truth:
-    """One draw of the model W_i = W_0 + U C_i Vᵀ + D_i.
+    """One draw of the model W_i = W_0 + U C_i Vᵀ + D_i, or many of them (an axis of trials before all others).
 
     Attributes
     ----------
@@ -43,7 +43,8 @@ class Truth:
     @cached_property
     def changes(self) -> Array:
         """W_i − W_0 = U C_i Vᵀ + D_i, shape (num_users, dim_in, dim_out)."""
-        shared = np.matmul(self.input_subspace @ self.cores, self.output_subspace.T)
+        inputs, outputs = self.input_subspace[..., None, :, :], self.output_subspace[..., None, :, :]
+        shared = np.matmul(inputs @ self.cores, outputs.swapaxes(-1, -2))
         return shared if self.deviations is None else shared + self.deviations
 
     @cached_property

@@ -1,0 +1,94 @@
+"""Drawing many trials of a small problem at once: the numbers of `sample_truth` and `sample_data`, trial by trial.
+
+Every trial still draws from its own two streams; what is computed from the draws is computed for all trials.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Iterable, Iterator
+from typing import Final
+
+import numpy as np
+
+from colora_theory.model.linalg import Array, haar_of
+from colora_theory.model.moments import Moments
+from colora_theory.model.problem import Problem
+from colora_theory.model.truth import Truth
+
+#: Fields in which a problem may differ from the plain one: all weights in the shared model, every output shared.
+_FREE: Final = {
+    "num_users",
+    "num_samples",
+    "dim_in",
+    "dim_out",
+    "rank",
+    "noise_std",
+    "signal_norm",
+    "core_distribution",
+}
+#: Largest size k d (d + n) of a problem whose arithmetic takes less time than the calls.
+_LARGEST: Final = 200_000
+#: Rows per input from which Gaussian covariates look isotropic in every sample (see `estimators.input_units`).
+_ROWS: Final = 4
+
+
+def plain(problem: Problem) -> bool:
+    """Whether trials of this problem can be drawn together: small, noisy, Gaussian rows, only shared parts."""
+    k, d, m = problem.num_users, problem.dim_in, max(problem.counts)
+    ordinary = all(
+        getattr(problem, each.name) == each.default
+        for each in dataclasses.fields(problem)
+        if each.name not in _FREE
+    )
+    return (
+        ordinary
+        and problem.core_distribution in ("gaussian", "unit")
+        and problem.rank_out == problem.dim_out
+        and 1e-10 < problem.noise_std < 1e10
+        and 1e-10 < problem.signal_norm < 1e10
+        and k * d * (d + m) <= _LARGEST
+        and min(problem.counts) >= 1
+        and sum(problem.counts) >= _ROWS * d
+    )
+
+
+def draw_stack(
+    problem: Problem, truths: Iterable[np.random.Generator], data: Iterable[np.random.Generator]
+) -> tuple[Truth, Moments]:
+    """Return the truths and the moments of the data of trials of a plain problem, given their generators."""
+    truth = _truth(problem, truths)
+    return truth, Moments.of(_samples(problem, truth.weights, data), np.array(problem.counts, dtype=np.int64))
+
+
+def _truth(problem: Problem, generators: Iterable[np.random.Generator]) -> Truth:
+    k, d, p, r = problem.num_users, problem.dim_in, problem.dim_out, problem.rank_in
+    sizes = [d * r, p * p, k * r * p]
+    raw = np.array([rng.standard_normal(sum(sizes)) for rng in generators])
+    u, v, cores = np.split(raw, np.cumsum(sizes[:-1]), axis=1)
+    cores = cores.reshape(-1, k, r, p)
+    if problem.core_distribution == "unit":
+        cores = cores * (problem.signal_norm / np.sqrt(np.einsum("tkab,tkab->tk", cores, cores)))[..., None, None]
+    else:
+        cores = cores * (problem.signal_norm / math.sqrt(r * p))
+    return Truth(
+        input_subspace=haar_of(u.reshape(-1, d, r)), output_subspace=haar_of(v.reshape(-1, p, p)), cores=cores
+    )
+
+
+def _samples(
+    problem: Problem, weights: Array, generators: Iterable[np.random.Generator]
+) -> Iterator[tuple[Array, Array]]:
+    """Yield every trial's covariates and responses; the arrays are used again for the next trial."""
+    k, d, p, m = problem.num_users, problem.dim_in, problem.dim_out, max(problem.counts)
+    raw = np.empty(k * m * (d + p))
+    x, noise = raw[: k * m * d].reshape(k, m, d), raw[k * m * d :].reshape(k, m, p)
+    beyond = np.arange(m) >= np.array(problem.counts)[:, None]
+    ragged = bool(beyond.any())
+    for w, rng in zip(weights, generators, strict=True):
+        rng.standard_normal(out=raw)
+        y = x @ w + problem.noise_std * noise
+        if ragged:
+            x[beyond], y[beyond] = 0.0, 0.0
+        yield x, y
