@@ -32,17 +32,23 @@ class Moments:
     counts: NDArray[np.int64]
 
     @classmethod
-    def of(cls, trials: Iterable[tuple[Array, Array]], counts: NDArray[np.int64]) -> Moments:
-        """Return the moments of covariates, shape (k, m, d), and responses, shape (k, m, p); rows beyond the
-        counts are zero. Every trial is used before the next one is asked for.
+    def of(
+        cls, trials: Iterable[tuple[Array, Array]], number: int, shape: tuple[int, int], counts: NDArray[np.int64]
+    ) -> Moments:
+        """Return the moments of a number of trials of d inputs and p outputs (`shape`).
+
+        A trial is its covariates, shape (k, m, d), and responses, shape (k, m, p); rows beyond the counts are zero.
+        Every trial is used before the next one is asked for.
         """
-        squares, halves, energy = [], [], []
-        for x, y in trials:
+        (d, p), k = shape, len(counts)
+        squares, halves, energy = np.empty((number, k, d, d)), np.empty((number, 2, k, d, p)), np.empty(number)
+        for t, (x, y) in enumerate(trials):
             transposed = x.swapaxes(1, 2)
-            squares.append(transposed @ x)
-            halves.append([transposed[:, :, half::2] @ y[:, half::2] for half in range(2)])
-            energy.append(np.vdot(y, y))
-        return cls(np.array(squares), np.array(halves), np.array(energy), counts)
+            np.matmul(transposed, x, out=squares[t])
+            for half in range(2):
+                np.matmul(transposed[:, :, half::2], y[:, half::2], out=halves[t, half])
+            energy[t] = np.vdot(y, y)
+        return cls(squares, halves, energy, counts)
 
     @cached_property
     def cross(self) -> Array:

@@ -59,7 +59,8 @@ def draw_stack(
 ) -> tuple[Truth, Moments]:
     """Return the truths and the moments of the data of trials of a plain problem, given their generators."""
     truth = _truth(problem, truths)
-    return truth, Moments.of(_samples(problem, truth.weights, data), np.array(problem.counts, dtype=np.int64))
+    samples, counts = _samples(problem, truth.weights, data), np.array(problem.counts, dtype=np.int64)
+    return truth, Moments.of(samples, len(truth.cores), (problem.dim_in, problem.dim_out), counts)
 
 
 def _truth(problem: Problem, generators: Iterable[np.random.Generator]) -> Truth:

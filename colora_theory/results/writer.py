@@ -8,6 +8,7 @@ import math
 import os
 import sqlite3
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -133,13 +134,15 @@ class Writer:
                     for r in rows
                 ],
             )
-            for row in rows:
-                cell, estimator = self.cells[row.cell], self.estimators[row.estimator]
-                self._sum((cell, estimator, row.trial, row.status, row.message, *row.values))
-                self._count((cell, estimator, f"status:{row.status}"), 0.0)
-                for name, value in zip(self._columns, row.values, strict=True):
-                    if value is not None:
-                        self._count((cell, estimator, name), value)
+            for (c, e), group in _grouped(rows).items():
+                cell, estimator = self.cells[c], self.estimators[e]
+                self._sum(cell, estimator, ((row.trial, row.status, row.message, *row.values) for row in group))
+                for status, number in Counter(row.status for row in group).items():
+                    self._count((cell, estimator, f"status:{status}"), [0.0] * number)
+                for name, column in zip(
+                    self._columns, zip(*(row.values for row in group), strict=True), strict=True
+                ):
+                    self._count((cell, estimator, name), [v for v in column if v is not None])
         self.tick()
 
     @contextmanager
@@ -155,23 +158,32 @@ class Writer:
                 self.connection.execute("ROLLBACK")
             raise
 
-    def _count(self, key: tuple[int, int, str], value: float) -> None:
+    def _count(self, key: tuple[int, int, str], values: list[float]) -> None:
+        """Add numbers to a tally of count, mean and sum of squared deviations (Welford 1962)."""
+        if not values:
+            return
         n, mean, m2 = self._tally.get(key, (0, 0.0, 0.0))
-        delta = value - mean
-        mean += delta / (n + 1)
-        self._tally[key] = (n + 1, mean, m2 + delta * (value - mean))
+        for value in values:
+            n += 1
+            delta = value - mean
+            mean += delta / n
+            m2 += delta * (value - mean)
+        self._tally[key] = (n, mean, m2)
         self._touched.add(key)
 
-    def _sum(self, row: Sequence[Any]) -> None:
-        key = (row[0], row[1])
-        names = self._names[0][row[0]], self._names[1][row[1]]
-        self._sums[key] = (self._sums.get(key, 0) + row_hash((*names, *row[2:]))) % 2**64
+    def _sum(self, cell: int, estimator: int, rows: Iterable[Sequence[Any]]) -> None:
+        """Add rows of a cell and estimator, as they are stored, to their checksum."""
+        names = self._names[0][cell], self._names[1][estimator]
+        total = self._sums.get((cell, estimator), 0)
+        for row in rows:
+            total += row_hash((*names, *row))
+        self._sums[cell, estimator] = total % 2**64
 
     def _sum_up(self) -> None:
         """Compute the checksums afresh from the rows."""
         self._sums = {}
-        for row in self.connection.execute("SELECT * FROM trial"):
-            self._sum(row)
+        for cell, estimator, *row in self.connection.execute("SELECT * FROM trial"):
+            self._sum(cell, estimator, [row])
         self._write_sums(self._sums)
 
     def _write_sums(self, keys: Iterable[tuple[int, int]]) -> None:
@@ -276,6 +288,14 @@ class Writer:
             self.connection.close()
         finally:
             self._lock.close()
+
+
+def _grouped(rows: Iterable[Row]) -> dict[tuple[int, int], list[Row]]:
+    """Rows by cell and estimator."""
+    out: dict[tuple[int, int], list[Row]] = {}
+    for row in rows:
+        out.setdefault((row.cell, row.estimator), []).append(row)
+    return out
 
 
 def _storable(value: float) -> float:
