@@ -17,7 +17,7 @@ from colora_theory.model.linalg import conjugate_gradients, haar
 from colora_theory.results.rows import Row
 
 METRICS = tuple(name for name in metrics.NAMES if metrics.stackable([name]))
-METHODS = ("altmin", "gauss_newton", "spectral", "full_finetuning")
+METHODS = ("altmin", "gauss_newton", "spectral", "full_finetuning", "oracle_subspace")
 PROBLEMS = [
     {"num_users": 20, "num_samples": 40, "dim_in": 20, "rank": 2, "noise_std": 0.1},
     {"num_users": 9, "num_samples": 30, "dim_in": 6, "rank": 1, "noise_std": 0.5, "core_distribution": "unit"},
@@ -32,6 +32,7 @@ PROBLEMS = [
         "noise_std": 1.0,
         "signal_norm": 3.0,
     },
+    {"num_users": 20, "num_samples": 40, "dim_in": 20, "rank": 2, "noise_std": 0.1, "similarity_angle": 0.2},
     {"num_users": 5, "num_samples": 30, "dim_in": 30, "rank": 2, "noise_std": 0.3},  # some trials are hard
     {"num_users": 8, "num_samples": 4, "dim_in": 6, "rank": 2, "noise_std": 0.3},  # scarce: starts compete
     {"num_users": 10, "num_samples": 40, "dim_in": 8, "rank": 8, "noise_std": 0.3},  # nothing is shared
@@ -92,7 +93,7 @@ def test_streams_are_those_of_numpy(seed: int, key: tuple[int, ...]) -> None:
         assert ours.standard_normal() == stream(seed, *key, word).standard_normal()
 
 
-@pytest.mark.parametrize("fields", PROBLEMS[:5])
+@pytest.mark.parametrize("fields", PROBLEMS[:6])
 def test_truths_and_moments_are_those_of_single_draws(fields: dict) -> None:
     problem = ct.Problem(**fields)
     assert stacked_draws.plain(problem)
@@ -134,7 +135,7 @@ def test_numbers_are_those_of_trials_one_by_one(fields: dict) -> None:
     assert all(everything[at].status == theirs[at].status for at in theirs)
 
 
-@pytest.mark.parametrize("fields", PROBLEMS[:5])
+@pytest.mark.parametrize("fields", PROBLEMS[:6])
 def test_ordinary_trials_are_done_at_once(fields: dict) -> None:
     recipe, segment = segment_of(fields)
     assert len(at_once(recipe, segment)) >= 0.95 * len(METHODS) * len(segment.trials)
@@ -142,7 +143,7 @@ def test_ordinary_trials_are_done_at_once(fields: dict) -> None:
 
 def test_a_trial_does_not_depend_on_the_others_in_its_stack() -> None:
     """Bit for bit, so that results depend neither on the number of workers nor on interruptions."""
-    for fields in PROBLEMS[:6]:
+    for fields in PROBLEMS[:7]:
         recipe, segment = segment_of(fields, trials=20)
         whole = ordered(at_once(recipe, segment))
         for trials in ((3,), (19, 3), (0, 5, 7, 3, 11), tuple(range(3, 20))):
@@ -181,7 +182,7 @@ def test_parameters_of_the_stop_rule_are_followed() -> None:
         {"name": "altmin", "params": {"rank": "auto"}},
         {"name": "gauss_newton", "params": {"start": "second_moment"}},
         {"name": "spectral", "params": {"moment": "second_moment"}},
-        {"name": "oracle_subspace"},
+        {"name": "transfer"},
         {"name": "ridge"},
     ],
     ids=str,
@@ -203,7 +204,6 @@ def test_what_is_not_plain_is_left_to_the_ordinary_code(method: dict) -> None:
         {"sampling": "sufficient"},
         {"design": "sensing", "dim_out": 3},
         {"dim_out": 3},  # more outputs than the rank: V is not the identity
-        {"similarity_angle": 0.2},
         {"pretrained_norm": 1.0},
         {"outlier_fraction": 0.2},
         {"intercept_std": 1.0},

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from colora_theory.engine.streams import DATA, TRUTH, streams
+from colora_theory.estimators.base import Estimator
 from colora_theory.model import metrics
 from colora_theory.model.problem import Problem
 from colora_theory.model.stacked_draws import draw_stack, plain
@@ -53,7 +54,9 @@ def stacked_rows(recipe: Recipe, segment: Segment) -> list[Row]:
     for index in segment.estimators:
         start = time.perf_counter()
         spec = recipe.estimators[index]
-        fit = None if spec.cls.side_information else spec.build(problem, None).fit_stacked(data)
+        if spec.cls.fit_stacked is Estimator.fit_stacked:
+            continue
+        fit = spec.build(problem, truth).fit_stacked(data)
         if fit is None:
             continue
         seconds = (time.perf_counter() - start) / len(trials)

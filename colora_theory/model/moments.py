@@ -37,7 +37,7 @@ class Moments:
     ) -> Moments:
         """Return the moments of a number of trials of d inputs and p outputs (`shape`).
 
-        A trial is its covariates, shape (k, m, d), and responses, shape (k, m, p); rows beyond the counts are zero.
+        A trial is its covariates, shape (k, m, d), and responses, (k, m, p); rows beyond the counts are zero.
         Every trial is used before the next one is asked for.
         """
         (d, p), k = shape, len(counts)

@@ -15,9 +15,9 @@ import numpy as np
 from colora_theory.model.linalg import Array, haar_of
 from colora_theory.model.moments import Moments
 from colora_theory.model.problem import Problem
-from colora_theory.model.truth import Truth
+from colora_theory.model.truth import Truth, own_subspaces
 
-#: Fields in which a problem may differ from the plain one: all weights in the shared model, every output shared.
+#: Fields in which a problem may differ from the plain one: shared parts, tilted or not, and every output shared.
 _FREE: Final = {
     "num_users",
     "num_samples",
@@ -27,6 +27,7 @@ _FREE: Final = {
     "noise_std",
     "signal_norm",
     "core_distribution",
+    "similarity_angle",
 }
 #: Largest size k d (d + n) of a problem whose arithmetic takes less time than the calls.
 _LARGEST: Final = 200_000
@@ -65,17 +66,18 @@ def draw_stack(
 
 def _truth(problem: Problem, generators: Iterable[np.random.Generator]) -> Truth:
     k, d, p, r = problem.num_users, problem.dim_in, problem.dim_out, problem.rank_in
-    sizes = [d * r, p * p, k * r * p]
+    sizes = [d * r, p * p, k * r * p, k * d * r if problem.similarity_angle else 0]
     raw = np.array([rng.standard_normal(sum(sizes)) for rng in generators])
-    u, v, cores = np.split(raw, np.cumsum(sizes[:-1]), axis=1)
-    cores = cores.reshape(-1, k, r, p)
+    u, v, cores, tilts = np.split(raw, np.cumsum(sizes[:-1]), axis=1)
+    u, v, cores = haar_of(u.reshape(-1, d, r)), haar_of(v.reshape(-1, p, p)), cores.reshape(-1, k, r, p)
     if problem.core_distribution == "unit":
         cores = cores * (problem.signal_norm / np.sqrt(np.einsum("tkab,tkab->tk", cores, cores)))[..., None, None]
     else:
         cores = cores * (problem.signal_norm / math.sqrt(r * p))
-    return Truth(
-        input_subspace=haar_of(u.reshape(-1, d, r)), output_subspace=haar_of(v.reshape(-1, p, p)), cores=cores
-    )
+    deviations = None
+    if problem.similarity_angle:
+        deviations = own_subspaces(problem.similarity_angle, u, v, cores, tilts.reshape(-1, k, d, r))
+    return Truth(input_subspace=u, output_subspace=v, cores=cores, deviations=deviations)
 
 
 def _samples(
