@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from colora_theory.estimators.base import StackedFit
 from colora_theory.estimators.counting import Counting
 from colora_theory.estimators.ranks import is_auto
-from colora_theory.estimators.stacked_model import StackedPoint, conjugate_gradients, evaluate, inverses_of
+from colora_theory.estimators.stacked_model import StackedPoint, conjugate_gradients, evaluate
 from colora_theory.model.linalg import Array
 from colora_theory.model.moments import Moments
 
@@ -30,6 +30,8 @@ _ROUNDING: Final = 1e-10
 _NEAR: Final = 1e-8
 #: Share of open trials below which those that have ended are taken out.
 _DENSE: Final = 0.7
+#: Ratio of Cholesky pivots below which a user's least squares is left to the ordinary code.
+_CLEAR: Final = 0.03
 #: Most inner iterations of a Gauss–Newton step.
 _MOST_INNER: Final = 60
 
@@ -61,12 +63,15 @@ def in_subspaces(data: Moments, u: Array) -> StackedFit:
     return StackedFit(point.weights, u, np.zeros(len(u), dtype=np.int64), point.solved)
 
 
-def alone(data: Moments) -> StackedFit:
-    """Every user's weight by its own least squares."""
-    inverses, clear = inverses_of(data.squares)
-    weights = inverses @ data.cross
-    weights += inverses @ (data.cross - data.squares @ weights)
-    return StackedFit(weights, None, np.zeros(len(weights), dtype=np.int64), np.asarray(clear.all(1)))
+def alone(data: Moments) -> StackedFit | None:
+    """Every user's weight by its own least squares; None where some user has too few samples."""
+    if data.counts.min() < data.squares.shape[3]:
+        return None
+    pivots = np.diagonal(np.linalg.cholesky(data.squares), axis1=2, axis2=3)
+    clear = (pivots.min(2) > _CLEAR * pivots.max(2)).all(1)
+    weights = np.asarray(np.linalg.solve(data.squares, data.cross), dtype=np.float64)
+    weights += np.linalg.solve(data.squares, data.cross - data.squares @ weights)
+    return StackedFit(weights, None, np.zeros(len(weights), dtype=np.int64), np.asarray(clear))
 
 
 class StackedRun:
