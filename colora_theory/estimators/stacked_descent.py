@@ -32,6 +32,8 @@ _NEAR: Final = 1e-8
 _DENSE: Final = 0.7
 #: Ratio of Cholesky pivots below which a user's least squares is left to the ordinary code.
 _CLEAR: Final = 0.03
+#: Samples per input from which Gaussian covariates are well conditioned.
+_ENOUGH: Final = 1.25
 #: Most inner iterations of a Gauss–Newton step.
 _MOST_INNER: Final = 60
 
@@ -64,8 +66,8 @@ def in_subspaces(data: Moments, u: Array) -> StackedFit:
 
 
 def alone(data: Moments) -> StackedFit | None:
-    """Every user's weight by its own least squares; None where some user has too few samples."""
-    if data.counts.min() < data.squares.shape[3]:
+    """Every user's weight by its own least squares; None where some user has hardly enough samples for it."""
+    if data.counts.min() < _ENOUGH * data.squares.shape[3]:
         return None
     pivots = np.diagonal(np.linalg.cholesky(data.squares), axis1=2, axis2=3)
     clear = (pivots.min(2) > _CLEAR * pivots.max(2)).all(1)
