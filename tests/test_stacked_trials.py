@@ -211,6 +211,8 @@ def test_what_is_not_plain_is_left_to_the_ordinary_code(method: dict) -> None:
         {"core_distribution": "orthogonal"},
         {"incoherence": 2.0},
         {"num_samples": (3, 0)},
+        {"num_samples": 2000},
+        {"num_users": 3, "num_samples": 10},  # too few rows to look isotropic
         {"num_users": 500, "dim_in": 50},
     ],
     ids=str,
