@@ -153,6 +153,19 @@ def test_a_trial_does_not_depend_on_the_others_in_its_stack() -> None:
                 assert numbers(recipe, row) == numbers(recipe, whole[at])
 
 
+def test_trials_that_are_left_open_hold_no_garbage() -> None:
+    """They are measured with the others, and garbage made the singular values of whole stacks fail now and then."""
+    problem = ct.Problem(**PROBLEMS[9])
+    _, moments = stacked_draws.draw_stack(problem, *(streams(3, (key,), range(6)) for key in (TRUTH, DATA)))
+    with np.errstate(all="ignore"):
+        found = base.get("altmin").from_params(rank=2).fit_stacked(moments)
+    assert found is not None
+    assert found.input_subspace is not None
+    assert not found.done.any()
+    assert not found.input_subspace.any()
+    assert not found.weights.any()
+
+
 def test_parameters_of_the_stop_rule_are_followed() -> None:
     methods = (
         {"name": "altmin", "label": "fine", "params": {"noise_tol": 0.001}},

@@ -174,7 +174,7 @@ def descend(rule: SharedDescent, data: Moments, step: Step) -> StackedFit | None
     counting = Counting(d, p, rank, p, data.counts, True)
     if counting.undetermined or (rule.restarts is None and counting.scarce(rule.SCARCE, rule.SCARCE_EQUATIONS)):
         return None
-    subspaces, weights = np.empty((t, d, rank)), np.empty((t, k, d, p))
+    subspaces, weights = np.zeros((t, d, rank)), np.zeros((t, k, d, p))
     sweeps, done = np.zeros(t, dtype=np.int64), np.zeros(t, dtype=np.bool_)
     where, going = np.arange(t), np.ones(t, dtype=np.bool_)  # the trials of the run, and whether they go on
     run = StackedRun(rule, counting, evaluate(data, split_half(data, rank)))
