@@ -154,7 +154,7 @@ def test_a_trial_does_not_depend_on_the_others_in_its_stack() -> None:
 
 
 def test_trials_that_are_left_open_hold_no_garbage() -> None:
-    """They are measured with the others, and garbage made the singular values of whole stacks fail now and then."""
+    """They are measured with the others: garbage made the singular values of a whole stack fail now and then."""
     problem = ct.Problem(**PROBLEMS[9])
     _, moments = stacked_draws.draw_stack(problem, *(streams(3, (key,), range(6)) for key in (TRUTH, DATA)))
     with np.errstate(all="ignore"):
