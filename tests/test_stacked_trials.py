@@ -34,7 +34,7 @@ PROBLEMS = [
     },
     {"num_users": 20, "num_samples": 40, "dim_in": 20, "rank": 2, "noise_std": 0.1, "similarity_angle": 0.2},
     {"num_users": 5, "num_samples": 30, "dim_in": 30, "rank": 2, "noise_std": 0.3},  # some trials are hard
-    {"num_users": 8, "num_samples": 4, "dim_in": 6, "rank": 2, "noise_std": 0.3},  # scarce: starts compete
+    {"num_users": 14, "num_samples": 4, "dim_in": 6, "rank": 2, "noise_std": 0.3},  # scarce: starts compete
     {"num_users": 10, "num_samples": 40, "dim_in": 8, "rank": 8, "noise_std": 0.3},  # nothing is shared
     {"num_users": 10, "num_samples": 40, "dim_in": 8, "rank": 2, "noise_std": 1e-6},  # interpolates nearly
     {"num_users": 10, "num_samples": 40, "dim_in": 8, "rank": 2, "noise_std": 1e5},  # noise alone
@@ -223,7 +223,10 @@ def test_what_is_not_plain_is_left_to_the_ordinary_code(method: dict) -> None:
         {"new_user_samples": 5},
         {"core_distribution": "orthogonal"},
         {"incoherence": 2.0},
+        {"num_samples": 0},
         {"num_samples": (3, 0)},
+        {"num_samples": (60, 29)},  # the rows that a fit looks at may be few
+        {"num_users": 4, "num_samples": 11, "dim_in": 3},
         {"num_samples": 2000},
         {"num_users": 3, "num_samples": 10},  # too few rows to look isotropic
         {"num_users": 500, "dim_in": 50},
@@ -247,7 +250,7 @@ def test_inverses_of_small_matrices() -> None:
     """Against NumPy, for every size; what is nearly singular is said to be; the argument stays as it was."""
     rng = np.random.default_rng(1)
     for q in range(1, 9):
-        half = rng.standard_normal((3, 5, q, q + 3))
+        half = rng.standard_normal((3, 5, q, q + 12))
         half[1, 2, -1] = half[1, 2, 0] * (1.0 + 1e-9) if q > 1 else 0.0
         stack = half @ half.swapaxes(2, 3)
         before = stack.copy()

@@ -18,7 +18,7 @@ from colora_theory.model.linalg import Array
 from colora_theory.model.moments import Moments
 
 #: Condition number of small matrices up to which a trial is well conditioned.
-_CONDITION: Final = 1e5
+_CONDITION: Final = 2e3
 #: Share of the responses' energy that a fit must leave for its objective to be known well from moments.
 _LEAST: Final = 1e-5
 

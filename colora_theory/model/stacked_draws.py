@@ -31,8 +31,10 @@ _FREE: Final = {
 }
 #: Largest size k d (d + n) of a problem whose arithmetic takes less time than the calls.
 _LARGEST: Final = 200_000
-#: Rows per input from which Gaussian covariates look isotropic in every sample (see `estimators.input_units`).
+#: Rows per input, and rows, from which Gaussian covariates look isotropic to every fit (see
+#: `estimators.input_units`): one sample in 10⁹ does not. Users may have up to twice as many rows as others.
 _ROWS: Final = 4
+_FEWEST: Final = 48
 
 
 def plain(problem: Problem) -> bool:
@@ -50,8 +52,8 @@ def plain(problem: Problem) -> bool:
         and 1e-10 < problem.noise_std < 1e10
         and 1e-10 < problem.signal_norm < 1e10
         and k * d * (d + m) <= _LARGEST
-        and min(problem.counts) >= 1
-        and sum(problem.counts) >= _ROWS * d
+        and max(1, m) <= 2 * min(problem.counts)
+        and sum(problem.counts) >= max(_ROWS * d, _FEWEST)
     )
 
 
