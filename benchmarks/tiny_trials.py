@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 
 import colora_theory as ct
-from colora_theory.engine.trial import Recipe, Segment, run_trial, together
+from colora_theory.engine.trial import Recipe, Segment, run_batch, run_trial
 
 SIZES = [(20, 40, 20, 2), (10, 20, 10, 2), (50, 30, 10, 2), (20, 100, 20, 3), (20, 60, 30, 2), (50, 60, 30, 5)]
 
@@ -57,7 +57,7 @@ def compare(sizes: tuple[int, int, int, int], method: str, rounds: int = 5, tria
                 for trial in whole.trials[: trials // 4]:
                     run_trial(recipe, replace(whole, trials=(trial,)), trial)
             elif name == "together":
-                together(recipe, whole)
+                run_batch(recipe, whole)
             else:
                 for _ in range(trials):
                     rng.standard_normal(out=block)

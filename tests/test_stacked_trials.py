@@ -10,7 +10,7 @@ import pytest
 import colora_theory as ct
 from colora_theory.engine import stacked_trials
 from colora_theory.engine.streams import DATA, TRUTH, stream, streams
-from colora_theory.engine.trial import Recipe, Segment, run_trial, together
+from colora_theory.engine.trial import Recipe, Segment, batches, run_batch, run_trial
 from colora_theory.estimators import base, stacked_model
 from colora_theory.model import metrics, stacked_draws
 from colora_theory.model.linalg import conjugate_gradients, haar
@@ -130,7 +130,7 @@ def test_numbers_are_those_of_trials_one_by_one(fields: dict) -> None:
             if value is not None:
                 assert value == pytest.approx(expected[name], rel=1e-12, abs=1e-13), (name, at)
     with np.errstate(all="ignore"):
-        everything = ordered(together(recipe, segment))
+        everything = ordered(run_batch(recipe, segment))
     assert set(everything) == set(theirs)
     assert all(everything[at].status == theirs[at].status for at in theirs)
 
@@ -204,7 +204,7 @@ def test_what_is_not_plain_is_left_to_the_ordinary_code(method: dict) -> None:
     recipe, segment = segment_of(PROBLEMS[0], (method,), trials=2)
     assert at_once(recipe, segment) == []
     with np.errstate(all="ignore"):
-        rows = together(recipe, segment)
+        rows = run_batch(recipe, segment)
     assert [numbers(recipe, row) for row in rows] == [numbers(recipe, row) for row in one_by_one(recipe, segment)]
 
 
@@ -244,6 +244,29 @@ def test_guarantees_and_other_metrics_need_single_trials() -> None:
     assert stacked_trials.stack_size(*asked) == 0
     asked = segment_of(PROBLEMS[0], guarantee=[{"name": "oracle_inequality"}])
     assert stacked_trials.stack_size(*asked) == 0
+
+
+def test_an_error_among_trials_together_is_told_trial_by_trial(monkeypatch: pytest.MonkeyPatch) -> None:
+    recipe, segment = segment_of(PROBLEMS[0], ("altmin",), trials=3)
+    expected = one_by_one(recipe, segment)
+
+    def broken(*arguments: object) -> None:
+        raise ValueError("broken")
+
+    monkeypatch.setattr(recipe.estimators[0].cls, "fit_stacked", broken)
+    with np.errstate(all="ignore"):
+        rows = run_batch(recipe, segment)
+    assert [numbers(recipe, row) for row in rows] == [numbers(recipe, row) for row in expected]
+
+
+def test_batches_are_as_large_as_stacks_may_be() -> None:
+    recipe, segment = segment_of(PROBLEMS[0], ("altmin",), trials=70)
+    size = stacked_trials.stack_size(recipe, segment)
+    assert 1 < size <= 64
+    assert [len(each.trials) for each in batches(recipe, segment)] == [size, 70 - size]
+    assert [trial for each in batches(recipe, segment) for trial in each.trials] == list(range(70))
+    single = replace(recipe, metrics=("coverage",))
+    assert [len(each.trials) for each in batches(single, replace(segment, trials=(4, 2)))] == [1, 1]
 
 
 def test_inverses_of_small_matrices() -> None:

@@ -7,6 +7,7 @@ estimators of a trial see the same truth and data.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import math
 import time
@@ -248,17 +249,23 @@ def _too_long(recipe: Recipe, what: str) -> str:
 # --- chunks -------------------------------------------------------------------------------------------------
 
 
-def together(recipe: Recipe, segment: Segment) -> list[Row]:
-    """Run the segment's estimators on all of its trials at once, and by `run_trial` what that leaves undone."""
-    try:
-        rows = within(recipe.timeout, lambda: stacked_rows(recipe, segment))
-    except (TrialTimeout, np.linalg.LinAlgError):
-        rows = []
+def batches(recipe: Recipe, segment: Segment) -> list[Segment]:
+    """Divide a segment into the trials that are run together: many small plain ones, or one."""
+    size = max(1, stack_size(recipe, segment))
+    return [replace(segment, trials=segment.trials[i : i + size]) for i in range(0, len(segment.trials), size)]
+
+
+def run_batch(recipe: Recipe, segment: Segment, fatal: tuple[type[Exception], ...] = ()) -> list[Row]:
+    """Run a batch together where that can be done, and by `run_trial` what that leaves undone."""
+    rows: list[Row] = []
+    if stack_size(recipe, segment):
+        with contextlib.suppress(TrialTimeout, Exception):  # which the trials then tell one by one
+            rows = within(recipe.timeout, lambda: stacked_rows(recipe, segment))
     done = {(row.trial, row.estimator) for row in rows}
     for trial in segment.trials:
         left = tuple(index for index in segment.estimators if (trial, index) not in done)
         if left:
-            rows += run_trial(recipe, replace(segment, trials=(trial,), estimators=left), trial)
+            rows += run_trial(recipe, replace(segment, trials=(trial,), estimators=left), trial, fatal)
     return rows
 
 
@@ -282,17 +289,12 @@ def run_chunk(recipe: Recipe, segments: Sequence[Segment], in_worker: bool = Tru
     done = 0
     with one_blas_thread(), quiet(), alarms(), Guard(recipe.timeout if in_worker else None, note) as guard:
         for number, segment in enumerate(segments):
-            size = stack_size(recipe, segment)
-            for first in range(0, len(segment.trials), size or 1):
+            for batch in batches(recipe, segment):
                 if done and time.perf_counter() - start > CHUNK_SECONDS:
-                    rest = replace(segment, trials=segment.trials[first:])
+                    rest = replace(segment, trials=segment.trials[segment.trials.index(batch.trials[0]) :])
                     left = [rest, *segments[number + 1 :]]
                     return Outcome(rows, time.perf_counter() - start, done, left)
                 guard.renew()
-                trials = segment.trials[first : first + (size or 1)]
-                if size:
-                    rows += together(recipe, replace(segment, trials=trials))
-                else:
-                    rows += run_trial(recipe, segment, trials[0])
-                done += len(trials)
+                rows += run_batch(recipe, batch)
+                done += len(batch.trials)
     return Outcome(rows, time.perf_counter() - start, done, [])
