@@ -166,6 +166,27 @@ def test_trials_that_are_left_open_hold_no_garbage() -> None:
     assert not found.weights.any()
 
 
+def test_a_broken_trial_does_not_change_the_others_in_its_stack() -> None:
+    """Singular rows, or values that are no numbers, in one trial leave the others done, to the last bit."""
+    problem = ct.Problem(**PROBLEMS[0])
+    _, moments = stacked_draws.draw_stack(problem, *(streams(3, (key,), range(6)) for key in (TRUTH, DATA)))
+    for spoil in (0.0, np.inf, np.nan):
+        squares = moments.squares.copy()
+        squares[2, 1] *= spoil
+        squares[4, 0, 1] = squares[4, 0, 0]
+        spoiled = replace(moments, squares=squares)
+        for rule in (*(base.get(name).from_params(rank=2) for name in METHODS[:2]), base.get(METHODS[3])()):
+            with np.errstate(all="ignore"):
+                expected, found = rule.fit_stacked(moments), rule.fit_stacked(spoiled)
+            assert expected is not None
+            assert found is not None
+            assert expected.done.all()
+            sound = [0, 1, 3, 5]
+            assert found.done[sound].all()
+            np.testing.assert_array_equal(found.weights[sound], expected.weights[sound])
+            assert not found.done[2]
+
+
 def test_parameters_of_the_stop_rule_are_followed() -> None:
     methods = (
         {"name": "altmin", "label": "fine", "params": {"noise_tol": 0.001}},
@@ -244,6 +265,8 @@ def test_guarantees_and_other_metrics_need_single_trials() -> None:
     assert stacked_trials.stack_size(*asked) == 0
     asked = segment_of(PROBLEMS[0], guarantee=[{"name": "oracle_inequality"}])
     assert stacked_trials.stack_size(*asked) == 0
+    hasty = replace(recipe, timeout=5.0)  # which a stack might not meet where a trial does
+    assert stacked_trials.stack_size(hasty, segment) == 0
 
 
 def test_an_error_among_trials_together_is_told_trial_by_trial(monkeypatch: pytest.MonkeyPatch) -> None:

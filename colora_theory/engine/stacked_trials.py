@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 #: Bytes of a stack's moments: few enough to stay in a cache, many enough for calls to cost little.
 _BYTES: Final = 1 << 22
+#: Shortest time for a fit, in seconds, that no stack can miss: numbers must not depend on the machine's pace.
+_PATIENCE: Final = 600.0
 #: Most trials of a stack, and the least that its size allows.
 _MOST, _LEAST = 64, 4
 
@@ -35,7 +37,7 @@ def stack_size(recipe: Recipe, segment: Segment) -> int:
     problem = segment.setting
     if not isinstance(problem, Problem) or recipe.guarantees or not metrics.stackable(recipe.metrics):
         return 0
-    if not plain(problem):
+    if not plain(problem) or recipe.timeout < _PATIENCE:
         return 0
     each = 8 * problem.dim_in**2 * (problem.num_users + problem.rank_in**2)
     return min(_MOST, max(_LEAST, _BYTES // each))

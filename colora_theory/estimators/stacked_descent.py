@@ -69,11 +69,20 @@ def alone(data: Moments) -> StackedFit | None:
     """Every user's weight by its own least squares; None where some user has hardly enough samples for it."""
     if data.counts.min() < _ENOUGH * data.squares.shape[3]:
         return None
-    pivots = np.diagonal(np.linalg.cholesky(data.squares), axis1=2, axis2=3)
-    clear = (pivots.min(2) > _CLEAR * pivots.max(2)).all(1)
-    weights = np.asarray(np.linalg.solve(data.squares, data.cross), dtype=np.float64)
-    weights += np.linalg.solve(data.squares, data.cross - data.squares @ weights)
-    return StackedFit(weights, None, np.zeros(len(weights), dtype=np.int64), np.asarray(clear))
+    clear = np.array([_well_conditioned(squares) for squares in data.squares])
+    squares = np.where(clear[:, None, None, None], data.squares, np.eye(data.squares.shape[3]))
+    weights = np.asarray(np.linalg.solve(squares, data.cross), dtype=np.float64)
+    weights += np.linalg.solve(squares, data.cross - squares @ weights)
+    return StackedFit(weights, None, np.zeros(len(weights), dtype=np.int64), clear)
+
+
+def _well_conditioned(squares: Array) -> bool:
+    """Whether all matrices of one trial are, by their Cholesky pivots."""
+    try:
+        pivots = np.diagonal(np.linalg.cholesky(squares), axis1=1, axis2=2)
+    except np.linalg.LinAlgError:
+        return False
+    return bool((pivots.min(1) > _CLEAR * pivots.max(1)).all())
 
 
 class StackedRun:

@@ -137,6 +137,8 @@ class StackedSolution(NamedTuple):
         last = 2.0 * np.where(taken, diagonal, 0.0).max(1, keepdims=True) + 1.0
         lanczos[:, at, at] = np.where(taken, diagonal, last)
         lanczos[:, at[1:], at[:-1]] = np.where(taken[:, 1:], np.sqrt(ratio) * inverse[:, :-1], 0.0)
+        # one trial that is not finite would end the others' too
+        lanczos[~np.isfinite(lanczos).all((1, 2))] = np.eye(len(at))
         return np.where(taken.any(1), np.linalg.eigvalsh(lanczos)[:, 0], 1.0)
 
 
