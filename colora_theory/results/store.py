@@ -9,6 +9,7 @@ same transactions as the rows.
 from __future__ import annotations
 
 import fcntl
+import functools
 import json
 import sqlite3
 from collections.abc import Iterator
@@ -122,9 +123,8 @@ def _open(file: Path, mode: str) -> sqlite3.Connection:
     return connection
 
 
-def _text(blob: bytes) -> str:
-    """Texts of a damaged store may be no UTF-8; what stands for the damage cannot be taken for a name."""
-    return blob.decode("utf-8", errors="replace")
+#: Texts of a damaged store may be no UTF-8; what stands for the damage cannot be taken for a name.
+_text = functools.partial(str, encoding="utf-8", errors="replace")
 
 
 def meta(connection: sqlite3.Connection, key: str) -> Any:
