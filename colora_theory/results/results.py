@@ -228,13 +228,10 @@ class Results:
     @_reading
     def counts(self) -> tuple[int, int]:
         """Return the numbers of stored rows and of failures among them."""
-        rows = failed = 0
-        for names in self.tally().values():
-            for name, (n, *_) in names.items():
-                kind, _, word = name.partition(":")
-                rows += n * (kind == "status")
-                failed += n * (kind == "status" and word in FAILURES)
-        return rows, failed
+        query = "SELECT name, sum(n) FROM tally WHERE name GLOB 'status:*' GROUP BY name"
+        with self._connection() as connection:
+            found = {name.partition(":")[2]: n for name, n in connection.execute(query)}
+        return sum(found.values()), sum(n for word, n in found.items() if word in FAILURES)
 
     @_reading
     def failure_messages(self, most: int = 10) -> list[tuple[str, int]]:

@@ -78,7 +78,7 @@ def texts(values: NDArray[Any], repeats: int = 1) -> Any:
 def rows(
     connection: sqlite3.Connection, groups: Groups, chosen: Sequence[str], most: int, where: str = "1"
 ) -> tuple[NDArray[np.int64], list[NDArray[Any]]]:
-    """Return the groups of the rows below trial `most`, in the study's order, and the `chosen` columns as objects."""
+    """Return the groups of the rows below trial `most`, in the study's order, and `chosen` columns as objects."""
     query = (
         f"SELECT cell, estimator, {', '.join(chosen)} FROM trial WHERE trial < ? AND {where} "
         "ORDER BY cell, estimator, trial"
