@@ -84,7 +84,7 @@ def commands(folder: Path) -> dict[str, list[str]]:
         "report": [*cli, "report", run, "-o", str(folder / "report.html")],
         "export summary": [*cli, "export", run, "--table", "summary", "--out", str(folder / "summary.csv")],
         "export frame": [*cli, "export", run, "--out", str(folder / "frame.csv")],
-        "run, no figures": [*cli, "run", file, "--out", run, "--no-plot", "--quiet"],
+        "run --no-plot": [*cli, "run", file, "--out", run, "--no-plot", "--quiet"],
         "run": [*cli, "run", file, "--out", run, "--quiet"],
     }
 
