@@ -151,9 +151,8 @@ class Estimator:
 
     def __post_init__(self) -> None:
         """Refuse parameters of another kind than declared; subclasses go on to check their values."""
-        for each in dataclasses.fields(self):
-            declared = each.type if isinstance(each.type, str) else getattr(each.type, "__name__", "")
-            object.__setattr__(self, each.name, check_kind(each.name, getattr(self, each.name), declared))
+        for name, declared in _declared(type(self)):  # type: ignore[arg-type]
+            object.__setattr__(self, name, check_kind(name, getattr(self, name), declared))
 
     def fit(self, data: Dataset, rng: np.random.Generator | None = None) -> Fit:
         """Estimate all users' weights from `data`; `rng` drives whatever is random in the method."""
@@ -166,7 +165,7 @@ class Estimator:
     @classmethod
     def parameters(cls) -> tuple[str, ...]:
         """Names of the parameters the estimator takes."""
-        return tuple(f.name for f in dataclasses.fields(cls))
+        return tuple(name for name, _ in _declared(cls))  # type: ignore[arg-type]
 
     @classmethod
     def from_params(cls, **params: Any) -> Estimator:
@@ -182,6 +181,13 @@ class Estimator:
     def summary(cls) -> str:
         """First line of the docstring."""
         return (cls.__doc__ or "").strip().partition("\n")[0]
+
+
+@functools.cache
+def _declared(cls: type[Estimator]) -> tuple[tuple[str, str], ...]:
+    """Names of the parameters, and what kinds of value they are declared to take."""
+    fields = dataclasses.fields(cls)
+    return tuple((f.name, f.type if isinstance(f.type, str) else getattr(f.type, "__name__", "")) for f in fields)
 
 
 FitMethod: TypeAlias = Callable[[Any, Dataset, np.random.Generator | None], Fit]
