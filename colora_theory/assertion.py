@@ -14,7 +14,7 @@ from scipy import stats
 
 from colora_theory import estimators
 from colora_theory.engine.limits import one_blas_thread, quiet
-from colora_theory.engine.trial import Recipe, Segment, run_trial
+from colora_theory.engine.trial import Recipe, Segment, batches, run_batch
 from colora_theory.errors import InputError
 from colora_theory.estimators import Estimator
 from colora_theory.guarantees.base import ENDLESS
@@ -129,8 +129,10 @@ class Assertion:
     def run(self, stop: int) -> None:
         """Run the trials up to `stop` that are still missing; wrong arguments are raised, failures are rows."""
         with one_blas_thread(), quiet():
-            for trial in range(len(self.rows), stop):
-                self.rows += run_trial(self.recipe, self.segment, trial, fatal=(InputError, NotImplementedError))
+            missing = replace(self.segment, trials=tuple(range(len(self.rows), stop)))
+            for batch in batches(self.recipe, missing):
+                rows = run_batch(self.recipe, batch, fatal=(InputError, NotImplementedError))
+                self.rows += sorted(rows, key=lambda row: row.trial)
 
     def sample(self) -> Sample:
         """What the trials observed and claimed so far."""

@@ -7,6 +7,7 @@ import signal
 import threading
 import time
 
+import dask
 import engine_fakes
 import pandas as pd
 import pytest
@@ -20,6 +21,14 @@ from colora_theory.results.status import status
 from colora_theory.studies.study import Study
 
 
+@pytest.fixture(autouse=True, scope="module")
+def patience():
+    """Dask's own clusters drop a worker that takes 15 s to start again, which a loaded machine does."""
+    patient = {"distributed.deploy.lost-worker-timeout": "1h", "distributed.comm.timeouts.connect": "300s"}
+    with dask.config.set(patient):
+        yield
+
+
 @pytest.fixture(autouse=True)
 def fakes():
     engine_fakes.register()
@@ -28,7 +37,7 @@ def fakes():
 
 
 @pytest.fixture(scope="module")
-def cluster():
+def cluster(patience):
     with LocalCluster(
         n_workers=2, threads_per_worker=1, processes=True, dashboard_address=":0", host="127.0.0.1"
     ) as cluster:

@@ -9,6 +9,7 @@ from test_estimators import DEFINED
 from test_numerical_edges import DESIGNS, SHARED, objective, problem_of, run
 
 import colora_theory as ct
+from colora_theory.estimators.counting import Counting
 from colora_theory.estimators.span import missing_directions
 from colora_theory.model import metrics
 from colora_theory.model.dataset import predict
@@ -154,3 +155,23 @@ def test_noise_a_million_times_the_signal_is_fitted_as_well_as_the_truth_fits(na
     assert got.status in ("converged", "stopped")
     assert objective(data, got.weights) <= objective(data, truth.weights)
     assert np.abs(got.weights).max() <= 1e8
+
+
+def test_scarce_samples_by_either_measure() -> None:
+    """Few samples per row of a core, or few equations per unknown that all users share."""
+    counts = np.array([30, 30])  # d = 20, r = 2: 36 shared unknowns, 2 · 28 = 56 equations beyond the cores
+    sizes = Counting(20, 1, 2, 1, counts, True)
+    assert sizes.equations() == (36, 56)
+    assert not sizes.scarce(3.0, 1.5)
+    assert sizes.scarce(3.0, 1.6)
+    assert sizes.scarce(15.0, 1.5)
+    assert not sizes.scarce(3.0, 0.0)
+    sensed = Counting(4, 3, 2, 1, counts, False)
+    assert sensed.equations() == (4 + 2, 56)
+    assert Counting(20, 3, 2, 2, counts, True).equations() == (36, 112)
+
+
+def test_users_without_samples_to_spare_take_none_from_others() -> None:
+    sizes = Counting(20, 1, 2, 1, np.array([0, 1, 2, 30]), True)
+    assert sizes.equations() == (36, 28)
+    assert sizes.equations(most=18) == (36, 18)

@@ -341,6 +341,11 @@ def test_random_tables_end_in_a_fit_or_one_sentence() -> None:
     assert ends.count("fit") > 60
 
 
+@pytest.mark.parametrize("seed", [1790])  # a direction that only the intercept has
+def test_tables_that_once_ended_in_a_raw_error(seed: int) -> None:
+    assert random_table(seed) == "fit"
+
+
 @pytest.mark.slow
 def test_five_thousand_random_tables() -> None:
     ends = [random_table(seed) for seed in range(1000, 6000)]

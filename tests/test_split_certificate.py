@@ -12,6 +12,7 @@ from scipy.optimize import linprog
 from test_lemmas import assert_rare
 
 import colora_theory as ct
+from colora_theory.guarantees import fresh_region
 from colora_theory.guarantees.concentration import quadratic_form_chernoff, quadratic_form_upper
 from colora_theory.guarantees.fresh_region import (
     EVENTS,
@@ -21,9 +22,10 @@ from colora_theory.guarantees.fresh_region import (
     judge,
     noise_ceiling,
     project,
+    settle,
     tilted_errors,
 )
-from colora_theory.guarantees.held_out import total_limit
+from colora_theory.guarantees.held_out import total_limit, user_limits
 from colora_theory.guarantees.split_certificate import (
     CertifiedError,
     CertifiedSubspace,
@@ -238,6 +240,24 @@ def judge_like(weights, error):
     from colora_theory.guarantees.fresh_region import Region
 
     return Region(np.eye(4, 2), 1.0, weights, error)
+
+
+def test_core_errors_grow_with_the_upper_limit_of_the_noise(monkeypatch):
+    """One round by its own formulas: Σ‖A(â_i − a_i)‖² by the upper limit of σ, what is missed by the lower one."""
+    monkeypatch.setattr(fresh_region, "ROUNDS", 1)
+    rng = np.random.default_rng(31)
+    basis, _, _, _, data = part(rng, k=40, n=30)
+    seen = project(basis, data)
+    each, x = 0.01 / EVENTS, math.log(EVENTS / 0.01)
+    white = seen.root @ seen.spread @ seen.root
+    for low, high in ((0.1, 0.3), (0.1, 0.6), (0.3, 0.6)):
+        total = total_limit(seen.energies, seen.freedom, 1, low**2, each)
+        caps = user_limits(seen.energies, seen.freedom, 1, low**2, each / 2 / 40)
+        expected, every = tilted_errors(white, high**2, Missed(total, caps, seen.leverage), x)
+        missed = settle(seen, None, low, high, 0.01).missed
+        assert missed.share == pytest.approx(expected, rel=1e-12)
+        np.testing.assert_allclose(missed.every, every, rtol=1e-12)
+        assert missed.size == pytest.approx(math.sqrt(total) / (1.0 - math.sqrt(expected)), rel=1e-12)
 
 
 def test_noise_ceiling():

@@ -115,17 +115,18 @@ def test_a_full_disk_leaves_rows_and_tally_in_step(writer, tmp_path):
     assert there == told >= 2000
 
 
-@pytest.mark.parametrize("moment", [0, 1, 5, 40])
-def test_an_interruption_in_the_writer_leaves_rows_and_tally_in_step(writer, tmp_path, monkeypatch, moment):
+@pytest.mark.parametrize(("where", "moment"), [("_count", 0), ("_count", 1), ("row_hash", 0), ("row_hash", 40)])
+def test_an_interruption_in_the_writer_leaves_rows_and_tally_in_step(writer, tmp_path, monkeypatch, where, moment):
     writer.add(rows(range(1200)))
-    calls, count = iter(range(moment)), writer._count
+    place = writer if where == "_count" else writing
+    calls, ordinary = iter(range(moment)), getattr(place, where)
 
     def interrupted(*arguments):
         if next(calls, None) is None:
             raise KeyboardInterrupt
-        count(*arguments)
+        return ordinary(*arguments)
 
-    monkeypatch.setattr(writer, "_count", interrupted)
+    monkeypatch.setattr(place, where, interrupted)
     with pytest.raises(KeyboardInterrupt):
         add_all(writer, range(1200, 1300))
     writer.close()

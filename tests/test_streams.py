@@ -12,7 +12,8 @@ import pytest
 from scipy import stats
 
 import colora_theory as ct
-from colora_theory.engine.trial import DATA, ESTIMATOR, TRUTH, Recipe, draw, stream
+from colora_theory.engine.streams import DATA, ESTIMATOR, TRUTH, stream
+from colora_theory.engine.trial import Recipe, draw
 from colora_theory.model.dataset import predict
 from colora_theory.model.problem import covariance_factor
 from colora_theory.studies.study import Study

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import engine_fakes
 import pytest
 
 from colora_theory.errors import InputError
+from colora_theory.estimators import Estimator, base
 from colora_theory.model import metrics
 from colora_theory.studies import templates
 from colora_theory.studies.cells import words_of
@@ -63,6 +66,50 @@ def test_identity_of_a_cell_is_its_content():
     assert one.cells[1].words == two.cells[0].words
     assert one.cells[1].id == two.cells[0].id
     assert len({c.id for c in [*one.cells, *two.cells]}) == 3
+
+
+def test_forms_of_one_grid_share_its_cells_and_others_do_not():
+    tables = engine_fakes.study(run={"trials": 12, "quick": {"trials": 2}})
+    assert Study.from_dict(tables).cells is Study.from_dict(tables, quick=True).cells
+    for axis in ([3, 5], [5, 3], [4]):
+        for noise in (0.0, 0.1):
+            study = build({"problem.noise_std": noise, "grid.num_users": axis})
+            assert [(c.problem.num_users, c.problem.noise_std) for c in study.cells] == [(k, noise) for k in axis]
+    with pytest.raises(InputError, match="num_users must be an integer"):  # equal to 1, and no number of users
+        build({"grid.num_users": [True]}, problem={"num_samples": 6, "dim_in": 5, "rank": 1})
+
+
+@dataclass(frozen=True, kw_only=True)
+class UpToTwo(Estimator):
+    """Takes ranks up to two."""
+
+    name = "fake_up_to_two"
+    rank: int
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.rank > 2:
+            raise ValueError("two at most")
+
+
+def test_parameters_that_are_wrong_in_some_cells_only_are_found(monkeypatch):
+    monkeypatch.setitem(base._registry._items, "fake_up_to_two", UpToTwo)
+    fields = {"num_samples": 6, "dim_in": 5}
+
+    def ranked(name, rank, **changes):
+        method = {"name": name, "params": {} if rank is None else {"rank": rank}}
+        return build(estimator=[method], **changes)
+
+    over_ranks = {"problem": fields | {"num_users": 4}, "grid": {"rank": [1, 2, 3], "noise_std": [0.1, 0.2]}}
+    over_users = {"problem": fields | {"rank": 1}, "grid": {"num_users": [4, 3, 2]}}
+    assert len(ranked("altmin", None, **over_ranks).cells) == len(ranked("fake_up_to_two", 2, **over_ranks).cells)
+    with pytest.raises(InputError, match=r"'fake_up_to_two' \(rank = 3, noise_std = 0.1\): two at most"):
+        ranked("fake_up_to_two", None, **over_ranks)
+    with pytest.raises(InputError, match=r"'altmin' \(num_users = 2\): rank must be at most .* = 2, got 3"):
+        ranked("altmin", 3, **over_users)
+    for wrong in (1.0, True):  # equal to the rank of the cells, and no rank
+        with pytest.raises(InputError, match=r"'altmin' \(num_users = 4\): rank must be an integer"):
+            ranked("altmin", wrong, **over_users)
 
 
 def test_words_do_not_depend_on_the_order_of_keys_nor_on_the_version_of_python():

@@ -75,9 +75,8 @@ def run(
             if retry_failed is not None:
                 _retry(writer, retry_failed)
             describe_folder(folder, study, writer.about["manifest"])
-            stored = _stored(study, writer)
             stopping = Stopping(study, writer.values) if study.run.target_mcse else None
-            schedule = Schedule(study, stored, part, pool.slots, stopping)
+            schedule = Schedule(study, writer.stored(), part, pool.slots, stopping)
             _work(schedule, recipe, pool, writer, Progress(schedule.trials_left, quiet=quiet), study.run.run_ends)
         finally:
             writer.close()
@@ -172,20 +171,6 @@ def _retry(writer: Writer, statuses: str) -> None:
         manifest = writer.about["manifest"]
         manifest["retried"] = [*manifest.get("retried", []), counts]
         writer.set_meta(manifest=manifest)
-
-
-def _stored(study: Study, writer: Writer) -> list[list[bytearray]]:
-    """Mark which trials are stored: one byte per row, all that a study of any length keeps in memory."""
-    out = []
-    for cell in range(len(study.cells)):
-        marks = [bytearray() for _ in study.estimators]
-        for estimator, mark in enumerate(marks):
-            for trial in writer.stored(cell, estimator):
-                if trial >= len(mark):
-                    mark.extend(bytes(trial + 1 - len(mark)))
-                mark[trial] = 1
-        out.append(marks)
-    return out
 
 
 def _shard(shard: str | tuple[int, int] | None) -> Shard:

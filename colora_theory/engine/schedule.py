@@ -65,7 +65,10 @@ class Schedule:
         ordered = sorted(range(len(study.cells)), key=lambda i: study.cells[i].words)
         self._order = {cell: place for place, cell in enumerate(ordered)}
         cells = [c for c in range(len(study.cells)) if finished is None or shard.has(self._order[c])]
-        self._waiting = deque((cell, 0) for cell in cells)  # (cell, first trial of its next batch)
+        left = {cell: self._missing(cell, 0, self._most) for cell in cells}
+        self.units_left = sum(left.values())
+        # (cell, first trial of its next batch); a complete cell has none, unless batches decide how many there are
+        self._waiting = deque((cell, 0) for cell in cells if left[cell] or finished is not None)
         self._ready: deque[Segment] = deque()
         self._alone: deque[Segment] = deque()
         self._open: Counter[int] = Counter()  # units of the cell's current batch that are not stored yet
@@ -75,7 +78,6 @@ class Schedule:
         self._killers: set[int] = set()  # estimators that killed a worker while alone in it
         self._seconds: dict[int, float] = {}  # per trial, by cell
         self._latest: float | None = None
-        self.units_left = sum(self._missing(cell, 0, self._most) for cell in cells)
 
     @property
     def trials_left(self) -> int:
@@ -102,7 +104,7 @@ class Schedule:
         cell, start = self._waiting.popleft()
         stop = min(start + self._batch, self._most)
         todo: dict[tuple[int, ...], list[int]] = {}
-        for trial in self._trials(cell, start, stop):
+        for trial in self._trials(cell, start, stop) if self._missing(cell, start, stop) else ():
             missing = tuple(e for e, s in enumerate(self._stored[cell]) if trial >= len(s) or not s[trial])
             if missing:
                 todo.setdefault(missing, []).append(trial)

@@ -1,12 +1,13 @@
 """One trial: draw a truth and data (or split real ones), let every estimator fit them, measure. Studies,
 assertions, trajectories and `reproduce` run trials through this module. Also runs chunks of trials in a worker.
 
-Random streams are stateless: SeedSequence(study seed, spawn_key = (stream, words of the cell, …, trial)), so a
-trial can be re-run alone, anywhere, and all estimators of a trial see the same truth and data.
+A stream's key is (stream, words of the cell, …, trial), so a trial can be re-run alone, anywhere, and all
+estimators of a trial see the same truth and data.
 """
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import math
 import time
@@ -18,6 +19,8 @@ import numpy as np
 
 from colora_theory.engine.limits import Guard, TrialTimeout, alarms, one_blas_thread, quiet, within
 from colora_theory.engine.real_trial import RealTrial
+from colora_theory.engine.stacked_trials import stack_size, stacked_rows
+from colora_theory.engine.streams import DATA, ESTIMATOR, TRUTH, stream
 from colora_theory.estimators.base import STATUSES, Fit
 from colora_theory.estimators.frozen_subspace import serve
 from colora_theory.guarantees import Guarantee
@@ -32,15 +35,8 @@ from colora_theory.sources import Source, Split
 from colora_theory.studies.cells import EstimatorSpec
 from colora_theory.studies.study import Study, guarantee_of
 
-#: First word of every spawn key.
-TRUTH, DATA, ESTIMATOR = 0, 1, 2
 MESSAGE_LENGTH: Final = 500
 CHUNK_SECONDS: Final = 0.5
-
-
-def stream(seed: int, *key: int) -> np.random.Generator:
-    """Return the generator of one stream."""
-    return np.random.Generator(np.random.PCG64(np.random.SeedSequence(seed, spawn_key=key)))
 
 
 @dataclass(frozen=True)
@@ -253,6 +249,26 @@ def _too_long(recipe: Recipe, what: str) -> str:
 # --- chunks -------------------------------------------------------------------------------------------------
 
 
+def batches(recipe: Recipe, segment: Segment) -> list[Segment]:
+    """Divide a segment into the trials that are run together: many small plain ones, or one."""
+    size = max(1, stack_size(recipe, segment))
+    return [replace(segment, trials=segment.trials[i : i + size]) for i in range(0, len(segment.trials), size)]
+
+
+def run_batch(recipe: Recipe, segment: Segment, fatal: tuple[type[Exception], ...] = ()) -> list[Row]:
+    """Run a batch together where that can be done, and by `run_trial` what that leaves undone."""
+    rows: list[Row] = []
+    if stack_size(recipe, segment):
+        with contextlib.suppress(TrialTimeout, Exception):  # which the trials then tell one by one
+            rows = within(recipe.timeout, lambda: stacked_rows(recipe, segment))
+    done = {(row.trial, row.estimator) for row in rows}
+    for trial in segment.trials:
+        left = tuple(index for index in segment.estimators if (trial, index) not in done)
+        if left:
+            rows += run_trial(recipe, replace(segment, trials=(trial,), estimators=left), trial, fatal)
+    return rows
+
+
 class Outcome(NamedTuple):
     """What a worker gives back: rows, the seconds they took, the trials run, and the segments not reached."""
 
@@ -273,12 +289,12 @@ def run_chunk(recipe: Recipe, segments: Sequence[Segment], in_worker: bool = Tru
     done = 0
     with one_blas_thread(), quiet(), alarms(), Guard(recipe.timeout if in_worker else None, note) as guard:
         for number, segment in enumerate(segments):
-            for position, trial in enumerate(segment.trials):
+            for batch in batches(recipe, segment):
                 if done and time.perf_counter() - start > CHUNK_SECONDS:
-                    rest = replace(segment, trials=segment.trials[position:])
+                    rest = replace(segment, trials=segment.trials[segment.trials.index(batch.trials[0]) :])
                     left = [rest, *segments[number + 1 :]]
                     return Outcome(rows, time.perf_counter() - start, done, left)
                 guard.renew()
-                rows += run_trial(recipe, segment, trial)
-                done += 1
+                rows += run_batch(recipe, batch)
+                done += len(batch.trials)
     return Outcome(rows, time.perf_counter() - start, done, [])

@@ -11,7 +11,8 @@ from typing import ClassVar
 import numpy as np
 
 from colora_theory.errors import InputError
-from colora_theory.estimators.base import Fit, register
+from colora_theory.estimators import stacked_descent
+from colora_theory.estimators.base import Fit, StackedFit, register
 from colora_theory.estimators.block_steps import alternate, warm_up
 from colora_theory.estimators.descent import SINGULAR, Run, SharedDescent
 from colora_theory.estimators.gauss_newton import GaussNewton
@@ -23,6 +24,7 @@ from colora_theory.estimators.trace import Trace
 from colora_theory.model.checks import check_integer, check_real
 from colora_theory.model.dataset import Dataset
 from colora_theory.model.linalg import Array
+from colora_theory.model.moments import Moments
 
 
 @register
@@ -87,6 +89,11 @@ class AltMin(SharedDescent):
             late = late_contraction(data, fit, self.late_sweeps, rng)
             return dataclasses.replace(fit, history=dataclasses.replace(fit.history, late_contraction=late))
         return fit
+
+    def fit_stacked(self, data: Moments) -> StackedFit | None:
+        """Estimate subspaces and cores in many trials."""
+        plain = not (self.fresh_samples or self.late_sweeps)
+        return stacked_descent.descend(self, data, stacked_descent.alternate) if plain else None
 
     def _compete(
         self, data: Dataset, model: SharedModel, run: Run, rng: np.random.Generator | None

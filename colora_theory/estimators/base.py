@@ -7,7 +7,7 @@ import functools
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, ClassVar, Final, TypeAlias, TypeVar
+from typing import Any, ClassVar, Final, NamedTuple, TypeAlias, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +19,7 @@ from colora_theory.estimators.span import missing_directions
 from colora_theory.estimators.trace import Trace, rescaled
 from colora_theory.model.checks import check_kind
 from colora_theory.model.dataset import Dataset
+from colora_theory.model.moments import Moments
 from colora_theory.registry import Registry
 
 Array: TypeAlias = NDArray[np.float64]
@@ -105,6 +106,19 @@ class Fit:
             )
 
 
+class StackedFit(NamedTuple):
+    """Fits of t trials at once; only those that are `done` are fitted, the others are left to `Estimator.fit`.
+
+    weights : shape (t, num_users, dim_in, dim_out). input_subspace : shape (t, dim_in, rank), or None.
+    sweeps, done : shape (t,).
+    """
+
+    weights: Array
+    input_subspace: Array | None
+    sweeps: NDArray[np.int64]
+    done: NDArray[np.bool_]
+
+
 def _ldexp_of(uncertainty: Callable[[], Array], exponent: int) -> Array:
     """What `uncertainty` says, times a power of two."""
     return np.ldexp(uncertainty(), exponent)
@@ -137,18 +151,21 @@ class Estimator:
 
     def __post_init__(self) -> None:
         """Refuse parameters of another kind than declared; subclasses go on to check their values."""
-        for each in dataclasses.fields(self):
-            declared = each.type if isinstance(each.type, str) else getattr(each.type, "__name__", "")
-            object.__setattr__(self, each.name, check_kind(each.name, getattr(self, each.name), declared))
+        for name, declared in _declared(type(self)):  # type: ignore[arg-type]
+            object.__setattr__(self, name, check_kind(name, getattr(self, name), declared))
 
     def fit(self, data: Dataset, rng: np.random.Generator | None = None) -> Fit:
         """Estimate all users' weights from `data`; `rng` drives whatever is random in the method."""
         raise NotImplementedError(f"{type(self).__name__} does not implement fit.")
 
+    def fit_stacked(self, data: Moments) -> StackedFit | None:
+        """Fit many small trials at once, to the numbers that `fit` gives each; None: not with these parameters."""
+        return None
+
     @classmethod
     def parameters(cls) -> tuple[str, ...]:
         """Names of the parameters the estimator takes."""
-        return tuple(f.name for f in dataclasses.fields(cls))
+        return tuple(name for name, _ in _declared(cls))  # type: ignore[arg-type]
 
     @classmethod
     def from_params(cls, **params: Any) -> Estimator:
@@ -164,6 +181,13 @@ class Estimator:
     def summary(cls) -> str:
         """First line of the docstring."""
         return (cls.__doc__ or "").strip().partition("\n")[0]
+
+
+@functools.cache
+def _declared(cls: type[Estimator]) -> tuple[tuple[str, str], ...]:
+    """Names of the parameters, and what kinds of value they are declared to take."""
+    fields = dataclasses.fields(cls)
+    return tuple((f.name, f.type if isinstance(f.type, str) else getattr(f.type, "__name__", "")) for f in fields)
 
 
 FitMethod: TypeAlias = Callable[[Any, Dataset, np.random.Generator | None], Fit]

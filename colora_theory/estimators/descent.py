@@ -13,10 +13,11 @@ from colora_theory.errors import InputError, nearest
 from colora_theory.estimators.base import Estimator, Fit
 from colora_theory.estimators.block_steps import distance_left, moved, warm_up
 from colora_theory.estimators.core_penalty import check_core_penalty, penalised_fit
+from colora_theory.estimators.counting import Counting
 from colora_theory.estimators.rank_selection import choose_pair
 from colora_theory.estimators.ranks import given_start
 from colora_theory.estimators.sampling_errors import of_shared_model
-from colora_theory.estimators.shared_model import Point, SharedModel, degrees_of_freedom, statistical_error
+from colora_theory.estimators.shared_model import Point, SharedModel, statistical_error
 from colora_theory.estimators.starts import STARTS, random_start, start
 from colora_theory.estimators.trace import Trace
 from colora_theory.model.checks import check_integer, check_real
@@ -27,8 +28,6 @@ from colora_theory.model.linalg import Array
 _ROUNDING = 1e-12
 #: Rise of the objective, relative to Σ‖y‖², that is rounding and no rise.
 _UNIT = 1e-14
-#: Largest distance at which noise ends a run: on a plateau misfit looks like noise.
-_FARTHEST = 1e-2
 
 SINGULAR = "a least-squares step was rank deficient; its minimum-norm solution was taken."
 
@@ -66,6 +65,7 @@ class SharedDescent(Estimator):
     SCARCE: ClassVar[float] = 0.0
     SCARCE_EQUATIONS: ClassVar[float] = 0.0
     CONTESTANTS: ClassVar[int] = 5
+    FARTHEST: ClassVar[float] = 1e-2  #: largest distance at which noise ends a run: a plateau looks like noise
     KEEP_FEATURES: ClassVar[bool] = False
     MONOTONE: ClassVar[bool] = False  #: whether every sweep minimises the objective, block by block
     CREEPS: ClassVar[bool] = False  #: whether sweeps can be short far from the limit, as gradient steps are
@@ -165,7 +165,9 @@ class Run:
     alone: str = ""  #: what starts that disagree say about the minimum
 
     def __post_init__(self) -> None:
-        self.first = (self.u, self.v)
+        self.first, model = (self.u, self.v), self.model
+        ranks = self.u.shape[1], self.v.shape[1]
+        self.counting = Counting(model.d, model.p, *ranks, model.counts, model.regression)
         self.arrive(self.model.evaluate(self.u, self.v, keep_features=self.rule.KEEP_FEATURES))
 
     def arrive(self, point: Point) -> None:
@@ -204,7 +206,7 @@ class Run:
     def _aim(self) -> float:
         """Distance to the limit at which the stop rule is met at the present point."""
         noise = self.rule.noise_tol * statistical_error(self.model, self.point)
-        return max(self.rule.tol, min(noise, _FARTHEST))
+        return max(self.rule.tol, min(noise, self.rule.FARTHEST))
 
     def inner_tolerance(self, expected: float) -> float:
         """Relative accuracy worth having in a step whose expected length is `expected`.
@@ -266,11 +268,7 @@ class Run:
 
         With few samples exact cores fit the error of U, which makes local minima that are no plateaus.
         """
-        own = self.u.shape[1] * (1 if self.model.regression else self.v.shape[1])
-        scarce = self.model.counts.mean() <= self.rule.SCARCE * own
-        if self.rule.SCARCE_EQUATIONS:
-            shared, spare = self._equations()
-            scarce |= spare <= self.rule.SCARCE_EQUATIONS * shared
+        scarce = self.counting.scarce(self.rule.SCARCE, self.rule.SCARCE_EQUATIONS)
         return self.slow or (scarce and self.converged and not self.at_rounding)
 
     @property
@@ -283,38 +281,7 @@ class Run:
     @property
     def determined(self) -> bool:
         """Whether there are as many equations as unknowns: otherwise no start is a poor one."""
-        return not self._undetermined()
-
-    def _undetermined(self) -> str:
-        """Why counting alone rules out a unique answer, or "".
-
-        Every user's own core takes its samples first; in the regression design what is left speaks about U only
-        through the r2 outputs inside V.
-        """
-        model = self.model
-        unknowns = degrees_of_freedom(model, self.point.cores)
-        if model.num_observations < unknowns:
-            return f"{model.num_observations} observations cannot determine {unknowns} degrees of freedom."
-        # a user sees nothing of the shared unknowns but their image in its own weight
-        seen = model.d - self.u.shape[1]
-        if not model.regression:
-            seen = min(self.u.shape[1], self.v.shape[1]) * (seen + model.p - self.v.shape[1])
-        shared, spare = self._equations(seen)
-        if spare < shared:
-            return f"{spare} equations beyond the users' cores cannot determine {shared} unknowns shared by all."
-        return ""
-
-    def _equations(self, most: float = np.inf) -> tuple[int, int]:
-        """Unknowns that all users share, and equations about them beyond those for the users' own cores.
-
-        In the regression design a sample tells min(r1, r2) things about U. `most`: samples of a user that count.
-        """
-        model, (_, r1, r2) = self.model, self.point.cores.shape
-        if model.regression:
-            shared, own, each = r1 * (model.d - r1), r1, min(r1, r2)
-        else:
-            shared, own, each = r1 * (model.d - r1) + r2 * (model.p - r2), r1 * r2, 1
-        return shared, each * int(np.clip(model.counts - own, 0, most).sum())
+        return not self.counting.undetermined
 
     def fit(self, data: Dataset, contestants: int) -> Fit:
         """Return the present point as an estimate."""
@@ -332,7 +299,7 @@ class Run:
             status, message = "stopped", f"max_sweeps = {self.rule.max_sweeps} reached before the stop rule."
         if self.singular or self.point.deficient.any():
             status, message = "singular", SINGULAR
-        if reason := self._undetermined():
+        if reason := self.counting.undetermined:
             status, message = "singular", reason
         return Fit(
             status=status,

@@ -9,13 +9,15 @@ from typing import ClassVar
 import numpy as np
 
 from colora_theory.errors import InputError
-from colora_theory.estimators.base import Estimator, Fit, get, register
+from colora_theory.estimators import stacked_descent
+from colora_theory.estimators.base import Estimator, Fit, StackedFit, get, register
 from colora_theory.estimators.core_penalty import check_core_penalty, likeliest, with_core_penalty
 from colora_theory.estimators.ranks import given_start
 from colora_theory.estimators.shared_model import SharedModel
 from colora_theory.model.checks import check_integer
 from colora_theory.model.dataset import Dataset
 from colora_theory.model.linalg import Array, least_squares, numbers
+from colora_theory.model.moments import Moments
 
 
 @register
@@ -54,6 +56,13 @@ class OracleSubspace(Estimator):
             )
         u, v = given_start(u, v, (u.shape[1], v.shape[1]), data)
         return fit_in_subspaces(data, u, v)
+
+    def fit_stacked(self, data: Moments) -> StackedFit | None:
+        """Fit the cores in many trials; the subspaces have an axis of trials before theirs."""
+        u, v = self.input_subspace, self.output_subspace
+        if u is None or u.ndim != 3 or (v is not None and v.shape[-1] != data.halves.shape[4]):
+            return None
+        return stacked_descent.in_subspaces(data, u)
 
 
 def fit_in_subspaces(data: Dataset, u: Array, v: Array) -> Fit:

@@ -9,13 +9,15 @@ from typing import ClassVar
 import numpy as np
 
 from colora_theory.errors import InputError
-from colora_theory.estimators.base import Estimator, Fit, register
+from colora_theory.estimators import stacked_descent
+from colora_theory.estimators.base import Estimator, Fit, StackedFit, register
 from colora_theory.estimators.sampling_errors import of_least_squares
 from colora_theory.estimators.shared_model import SharedModel
 from colora_theory.estimators.trace import Trace
 from colora_theory.model.checks import check_real
 from colora_theory.model.dataset import Dataset
 from colora_theory.model.linalg import Array, least_squares
+from colora_theory.model.moments import Moments
 
 
 @register
@@ -47,6 +49,10 @@ class FullFineTuning(Estimator):
             pretrained=data.pretrained,
             uncertainty=partial(of_least_squares, data, changes),
         )
+
+    def fit_stacked(self, data: Moments) -> StackedFit | None:
+        """Estimate every user's weight in many trials."""
+        return stacked_descent.alone(data)
 
 
 @register

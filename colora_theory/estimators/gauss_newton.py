@@ -7,10 +7,12 @@ from typing import ClassVar
 
 import numpy as np
 
-from colora_theory.estimators.base import register
+from colora_theory.estimators import stacked_descent
+from colora_theory.estimators.base import StackedFit, register
 from colora_theory.estimators.descent import Run, SharedDescent
 from colora_theory.estimators.shared_model import Point, SharedModel, sum_products, times_each, turned
 from colora_theory.model.linalg import Array, Solved
+from colora_theory.model.moments import Moments
 
 #: Most inner iterations of one step: near the counting threshold an exact step costs more than it brings.
 _MOST_INNER = 60
@@ -57,6 +59,10 @@ class GaussNewton(SharedDescent):
                     run.distance_left = NewtonSystem(model, point).expected / solved.softest
                 return point.u, point.v, singular
         return old.u, old.v, singular  # no descent left: the point is stationary to rounding
+
+    def fit_stacked(self, data: Moments) -> StackedFit | None:
+        """Estimate subspaces and cores in many trials."""
+        return stacked_descent.descend(self, data, stacked_descent.newton_step)
 
 
 class NewtonSystem:

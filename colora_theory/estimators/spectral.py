@@ -8,11 +8,13 @@ from typing import ClassVar
 import numpy as np
 
 from colora_theory.errors import InputError, nearest
-from colora_theory.estimators.base import Estimator, Fit, register
+from colora_theory.estimators import stacked_descent
+from colora_theory.estimators.base import Estimator, Fit, StackedFit, register
 from colora_theory.estimators.frozen_subspace import fit_in_subspaces
 from colora_theory.estimators.rank_selection import choose_pair
 from colora_theory.estimators.starts import SPECTRAL, start
 from colora_theory.model.dataset import Dataset
+from colora_theory.model.moments import Moments
 
 
 @register
@@ -54,3 +56,10 @@ class Spectral(Estimator):
         rank = choose_pair(self.rank, data, rng)
         u, v = start(data, rank, self.moment, rng)
         return fit_in_subspaces(data, u, v)
+
+    def fit_stacked(self, data: Moments) -> StackedFit | None:
+        """Estimate subspaces and cores in many trials."""
+        rank = stacked_descent.shared_rank(self.rank, data)
+        if rank is None or self.moment != "split_half":
+            return None
+        return stacked_descent.in_subspaces(data, stacked_descent.split_half(data, rank))

@@ -13,7 +13,7 @@ from colora_theory.figures.tables import overlay, points
 from colora_theory.model import metrics
 from colora_theory.studies import figure_kinds
 from colora_theory.studies.expressions import DERIVED, Expression, derived
-from colora_theory.studies.grid import NUMERIC
+from colora_theory.studies.grid import NUMERIC, formula
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -40,7 +40,7 @@ def check_formulas(study: Study, figure: Any) -> None:
 
 def of_fields(cell: Cell, text: str) -> float:
     """A formula over the numeric fields of a cell's problem and the derived quantities."""
-    return Expression.parse(text, {*NUMERIC, *DERIVED}).value(_numbers(cell))
+    return formula(text).value(_numbers(cell))
 
 
 def _numbers(cell: Cell) -> dict[str, Any]:
@@ -54,7 +54,7 @@ def named(study: Study, text: str | None) -> set[str]:
         return set()
     if not is_formula(study, text):
         return {text}
-    return set(Expression.parse(text, {*NUMERIC, *DERIVED}).names) & set(study.cells[0].varied)
+    return set(formula(text).names) & set(study.cells[0].varied)
 
 
 def with_axes(table: pd.DataFrame, study: Study, figure: Any) -> pd.DataFrame:

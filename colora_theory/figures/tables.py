@@ -46,28 +46,38 @@ def chosen(
         fields = fields if figure_kinds.get(figure.kind).lines_name_fields else ()
         several = table["estimator"].nunique() > 1 and "estimator" not in faceted
         several = several or not fields or figure.hue == "estimator"
-        records = table.to_dict("records")
         if not figure.hue:
-            return table.assign(line=[words(row, fields, several) for row in records])
+            return table.assign(line=_words(table, fields, several))
         rest = tuple(f for f in fields if f != figure.hue)
         by_estimator = figure.hue == "estimator"
-        hues = [words(row, () if by_estimator else (figure.hue,), by_estimator) for row in records]
-        rests = [words(row, rest, several and not by_estimator) for row in records]
+        hues = _words(table, () if by_estimator else (figure.hue,), by_estimator)
+        rests = _words(table, rest, several and not by_estimator)
         lines = [", ".join(filter(None, pair)) for pair in zip(hues, rests, strict=True)]
         return table.assign(line=lines, hue=hues, rest=rests)
     pieces = []
     for line in figure.lines:
         rows = table[_matches(table, line)]
         fields = tuple(f for f in line if f not in ("estimator", "label"))
-        texts = [line.get("label") or words(row, fields, True) for row in rows.to_dict("records")]
+        texts = [line["label"]] * len(rows) if line.get("label") else _words(rows, fields)
         pieces.append(rows.assign(line=texts))
     return pd.concat(pieces, ignore_index=True)
 
 
-def words(row: dict[Any, Any], fields: tuple[str, ...], estimator: bool = True) -> str:
-    """What one line differs in, in words."""
-    parts = [str(row["estimator"]).replace("_", " ")] if estimator else []
-    return ", ".join([*parts, *(f"{label_of(name)} = {shown(row[name])}" for name in fields)])
+def _words(table: pd.DataFrame, fields: tuple[str, ...], estimator: bool = True) -> list[str]:
+    """What the line of every row differs in, in words."""
+    names = [*["estimator"] * estimator, *fields]
+    if not names:
+        return [""] * len(table)
+    rows = list(zip(*(table[name].tolist() for name in names), strict=True))
+    said = {row: _said(dict(zip(names, row, strict=True))) for row in dict.fromkeys(rows)}
+    return [said[row] for row in rows]
+
+
+def _said(row: dict[str, Any]) -> str:
+    parts = {name: f"{label_of(name)} = {shown(value)}" for name, value in row.items()}
+    if "estimator" in row:
+        parts["estimator"] = str(row["estimator"]).replace("_", " ")
+    return ", ".join(parts.values())
 
 
 def shown(value: Any) -> str:
@@ -106,10 +116,9 @@ def cells_of(table: pd.DataFrame, study: Study, figure: Any, along: Iterable[str
         table = table[np.any(keep, axis=0)] if len(table) else table
     shown_elsewhere = {figure.x, figure.row, figure.col, *along}
     fields = tuple(f for f in _varied(study) if f not in shown_elsewhere and table[f].astype(str).nunique() > 1)
-    records = table.to_dict("records")
-    table = table.assign(line=[words(row, fields, False) for row in records])
+    table = table.assign(line=_words(table, fields, False))
     if figure.hue and figure.hue in fields:
-        table = table.assign(hue=[words(row, (figure.hue,), False) for row in records])
+        table = table.assign(hue=_words(table, (figure.hue,), False))
     return table
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Iterable
 from numbers import Integral, Real
@@ -9,6 +10,9 @@ from typing import Any, Final
 
 from colora_theory.errors import InputError, nearest
 
+# Abstract classes are slow to ask; the ordinary types that stand before them are recognised at once.
+_INTEGERS: Final = (int, Integral)
+_NUMBERS: Final = (float, int, Real)
 #: Sizes and counts beyond this are slips.
 MOST: Final = 10**15
 
@@ -25,7 +29,7 @@ def check_word(name: str, value: object, words: Iterable[str]) -> str:
 
 def check_integer(name: str, value: object, low: int, high: int = MOST) -> int:
     """Return `value` as an int when it is an integer in [low, high]; raise InputError otherwise."""
-    if isinstance(value, bool) or not isinstance(value, Integral):
+    if isinstance(value, bool) or not isinstance(value, _INTEGERS):
         raise InputError(f"{name} must be an integer ≥ {low}, got {value!r}.")
     number = int(value)
     if number < low:
@@ -38,16 +42,19 @@ def check_integer(name: str, value: object, low: int, high: int = MOST) -> int:
 
 def check_real(name: str, value: object, low: float = 0.0, high: float = math.inf) -> float:
     """Return `value` as a float when it is a finite number in [low, high]; raise InputError otherwise."""
-    allowed = f"a number ≥ {low:g}" if high == math.inf else f"a number between {low:g} and {high:g}"
-    if isinstance(value, bool) or not isinstance(value, Real):
-        raise InputError(f"{name} must be {allowed}, got {value!r}.")
+    if isinstance(value, bool) or not isinstance(value, _NUMBERS):
+        raise InputError(f"{name} must be {_allowed(low, high)}, got {value!r}.")
     try:
         number = float(value)
     except OverflowError:  # an integer beyond all floats
         number = math.inf
     if not math.isfinite(number) or not low <= number <= high:
-        raise InputError(f"{name} must be {allowed}, got {number:g}.")
+        raise InputError(f"{name} must be {_allowed(low, high)}, got {number:g}.")
     return number
+
+
+def _allowed(low: float, high: float) -> str:
+    return f"a number ≥ {low:g}" if high == math.inf else f"a number between {low:g} and {high:g}"
 
 
 def check_kind(name: str, value: object, declared: str) -> Any:
@@ -57,18 +64,25 @@ def check_kind(name: str, value: object, declared: str) -> Any:
     whether a number or a word is an allowed one is for its own check to say. A declaration with other parts than
     bool, int, float, str and None is left to whoever knows it. Raises InputError.
     """
-    kinds = declared.split(" | ")
-    if not _WORDS.keys() >= set(kinds):
+    kinds = _kinds(declared)
+    if not kinds:
         return value
-    if kinds == ["bool"]:
+    if kinds == ("bool",):
         return check_flag(name, value)
     if value is None or isinstance(value, bool | float | str):
         return value
-    if isinstance(value, Integral):  # NumPy knows no integers beyond 64 bits, and floats do
+    if isinstance(value, _INTEGERS):  # NumPy knows no integers beyond 64 bits, and floats do
         return float(value) if "int" not in kinds and abs(int(value)) < 10**300 else int(value)
     if isinstance(value, Real):
         return float(value)
     raise InputError(f"{name} must be {' or '.join(map(_WORDS.__getitem__, kinds))}, got {value!r:.100}.")
+
+
+@functools.cache
+def _kinds(declared: str) -> tuple[str, ...]:
+    """The parts of a declaration; none where one of them is not known here."""
+    kinds = tuple(declared.split(" | "))
+    return kinds if _WORDS.keys() >= set(kinds) else ()
 
 
 _WORDS: Final = {

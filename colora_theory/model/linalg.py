@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any, Final, NamedTuple, TypeAlias
+from typing import Any, Final, Literal, NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,12 +23,18 @@ _FEW: Final = 8
 
 def haar(rng: np.random.Generator, rows: int, columns: int) -> Array:
     """Draw a Haar-distributed matrix with orthonormal columns, shape (rows, columns)."""
-    q, r = np.linalg.qr(rng.standard_normal((rows, columns)))
-    return q * np.copysign(1.0, np.diagonal(r))  # QR alone fixes signs, which is not Haar
+    return haar_of(rng.standard_normal((rows, columns)))
+
+
+def haar_of(normal: Array) -> Array:
+    """Turn independent normal entries into Haar-distributed matrices, shape (…, rows, columns)."""
+    q, r = np.linalg.qr(normal)
+    signs = np.copysign(1.0, np.diagonal(r, axis1=-2, axis2=-1))  # QR alone fixes them, which is not Haar
+    return np.asarray(q * signs[..., None, :])
 
 
 def orthonormal(matrix: Array) -> Array:
-    """Return an orthonormal basis of the column space, shape as `matrix` (QR)."""
+    """Return an orthonormal basis of the column space, shape (…, dim, rank) as `matrix` (QR)."""
     return np.linalg.qr(matrix)[0]
 
 
@@ -53,16 +59,26 @@ def numbers(where: str, value: Any) -> Array:
     return array
 
 
-def _missed(estimate: Array, target: Array) -> Array:
-    """Part of the target subspace outside the estimated one; exact down to rounding, unlike an inverse cosine."""
+def _bases(estimate: Array, target: Array) -> tuple[Array, Array]:
     estimate, target = numbers("the estimated subspace", estimate), numbers("the target subspace", target)
     if estimate.ndim != 2 or target.ndim != 2 or len(estimate) != len(target):
         raise InputError(
             f"subspaces must be matrices with equally many rows, got shapes {estimate.shape} and {target.shape}."
         )
-    e, t = orthonormal(estimate), orthonormal(target)
-    outside = t - e @ (e.T @ t)
-    return outside - e @ (e.T @ outside)
+    return estimate, target
+
+
+def subspace_distances(estimates: Array, targets: Array, order: Literal[2, "fro"] = 2) -> Array:
+    """`subspace_distance`, or with order "fro" `subspace_distance_fro`, of stacks of bases, shape (…, dim, rank).
+
+    The part of the target outside the estimate is, unlike an inverse cosine, exact down to rounding.
+    """
+    e, t = orthonormal(estimates), orthonormal(targets)
+    transposed = e.swapaxes(-1, -2)
+    outside = t - e @ (transposed @ t)
+    outside = outside - e @ (transposed @ outside)
+    distances = np.linalg.norm(outside, order, axis=(-2, -1))
+    return np.asarray(np.minimum(1.0, distances) if order == 2 else distances)
 
 
 def subspace_distance(estimate: Array, target: Array) -> float:
@@ -76,12 +92,12 @@ def subspace_distance(estimate: Array, target: Array) -> float:
     >>> subspace_distance(np.eye(3)[:, :1], np.eye(3)[:, 1:2])
     1.0
     """
-    return min(1.0, float(np.linalg.norm(_missed(estimate, target), 2)))
+    return float(subspace_distances(*_bases(estimate, target)))
 
 
 def subspace_distance_fro(estimate: Array, target: Array) -> float:
     """Return ‖(I − ÛÛᵀ)U‖_F: root of the summed squared sines of the principal angles."""
-    return float(np.linalg.norm(_missed(estimate, target)))
+    return float(subspace_distances(*_bases(estimate, target), order="fro"))
 
 
 def as_rows(stack: Array) -> Array:

@@ -10,7 +10,7 @@ import numpy as np
 
 from colora_theory.errors import InputError, expect
 from colora_theory.model.dataset import Dataset, predict
-from colora_theory.model.linalg import Array, subspace_distance, subspace_distance_fro
+from colora_theory.model.linalg import Array, subspace_distance, subspace_distances
 from colora_theory.model.problem import Problem, covariance_factor
 from colora_theory.model.truth import Truth
 
@@ -26,12 +26,19 @@ NAN: Final = float("nan")
 Measure: TypeAlias = Callable[[Problem, Truth, Any], float]
 
 _METRICS: Final[dict[str, Measure]] = {}
+_STACKED: Final[dict[str, Callable[[Problem, Truth, Any], Any]]] = {}
 
 
-def metric(name: str) -> Callable[[Measure], Measure]:
-    """Decorator: make a function of (problem, truth, fit) a metric that studies and figures know by `name`."""
+def metric(name: str, *, stacked: bool = False) -> Callable[[Callable[[Problem, Truth, Any], Any]], Measure]:
+    """Decorator: make a function of (problem, truth, fit) a metric that studies and figures know by `name`.
 
-    def registered(function: Measure) -> Measure:
+    `stacked`: it also takes a truth and a fit of many trials, the first axis, and then returns their numbers.
+    """
+
+    def registered(function: Callable[[Problem, Truth, Any], Any]) -> Measure:
+        if stacked:
+            _STACKED[name] = function
+
         @functools.wraps(function)
         def measure(problem: Problem, truth: Truth, fit: Any) -> float:
             expect("problem", problem, Problem, "build one with ct.Problem(num_users=..., ...)")
@@ -40,7 +47,7 @@ def metric(name: str) -> Callable[[Measure], Measure]:
                 raise InputError(
                     f"fit must have weights of shape {truth.weights.shape}, got {type(fit).__name__}."
                 )
-            return function(problem, truth, fit)
+            return float(function(problem, truth, fit))
 
         _METRICS[name] = measure
         return measure
@@ -49,33 +56,33 @@ def metric(name: str) -> Callable[[Measure], Measure]:
 
 
 def user_errors(truth: Truth, fit: Any) -> Array:
-    """Squared Frobenius errors ‖Ŵ_i − W_i‖², shape (num_users,)."""
+    """Squared Frobenius errors ‖Ŵ_i − W_i‖², shape (…, num_users)."""
     difference = fit.weights - truth.weights
-    return np.einsum("kab,kab->k", difference, difference)
+    return np.einsum("...ab,...ab->...", difference, difference)
 
 
-@metric("parameter_error")
-def parameter_error(problem: Problem, truth: Truth, fit: Any) -> float:
+@metric("parameter_error", stacked=True)
+def parameter_error(problem: Problem, truth: Truth, fit: Any) -> Any:
     """Sum over users of the squared Frobenius error."""
-    return float(user_errors(truth, fit).sum())
+    return user_errors(truth, fit).sum(-1)
 
 
-@metric("mean_user_error")
-def mean_user_error(problem: Problem, truth: Truth, fit: Any) -> float:
+@metric("mean_user_error", stacked=True)
+def mean_user_error(problem: Problem, truth: Truth, fit: Any) -> Any:
     """Mean over users of the squared Frobenius error."""
-    return float(user_errors(truth, fit).mean())
+    return user_errors(truth, fit).mean(-1)
 
 
-@metric("max_user_error")
-def max_user_error(problem: Problem, truth: Truth, fit: Any) -> float:
+@metric("max_user_error", stacked=True)
+def max_user_error(problem: Problem, truth: Truth, fit: Any) -> Any:
     """Largest squared Frobenius error of any user."""
-    return float(user_errors(truth, fit).max())
+    return user_errors(truth, fit).max(-1)
 
 
-@metric("max_user_distance")
-def max_user_distance(problem: Problem, truth: Truth, fit: Any) -> float:
+@metric("max_user_distance", stacked=True)
+def max_user_distance(problem: Problem, truth: Truth, fit: Any) -> Any:
     """Largest Frobenius error ‖Ŵ_i − W_i‖ of any user."""
-    return float(np.sqrt(user_errors(truth, fit).max()))
+    return np.sqrt(user_errors(truth, fit).max(-1))
 
 
 @metric("max_inlier_distance")
@@ -134,23 +141,26 @@ def prediction_risk(problem: Problem, truth: Truth, fit: Any) -> float:
     return risk
 
 
-@metric("relative_error")
-def relative_error(problem: Problem, truth: Truth, fit: Any) -> float:
+@metric("relative_error", stacked=True)
+def relative_error(problem: Problem, truth: Truth, fit: Any) -> Any:
     """Root of the summed squared error relative to the norm of what was to be learned, W_i − W_0."""
-    scale = float((truth.changes**2).sum())
-    return float(np.sqrt(parameter_error(problem, truth, fit) / scale)) if scale else NAN
+    scale = (truth.changes**2).sum((-3, -2, -1))
+    ratio = user_errors(truth, fit).sum(-1) / np.where(scale > 0, scale, 1.0)
+    return np.where(scale > 0, np.sqrt(ratio), NAN)
 
 
-@metric("subspace_distance")
-def input_distance(problem: Problem, truth: Truth, fit: Any) -> float:
+@metric("subspace_distance", stacked=True)
+def input_distance(problem: Problem, truth: Truth, fit: Any) -> Any:
     """Sine of the largest principal angle between estimated and true input subspace; NaN without one."""
-    return NAN if fit.input_subspace is None else subspace_distance(fit.input_subspace, truth.input_subspace)
+    return NAN if fit.input_subspace is None else subspace_distances(fit.input_subspace, truth.input_subspace)
 
 
-@metric("subspace_distance_fro")
-def input_distance_fro(problem: Problem, truth: Truth, fit: Any) -> float:
+@metric("subspace_distance_fro", stacked=True)
+def input_distance_fro(problem: Problem, truth: Truth, fit: Any) -> Any:
     """Frobenius version of the subspace distance; NaN without an estimated subspace."""
-    return NAN if fit.input_subspace is None else subspace_distance_fro(fit.input_subspace, truth.input_subspace)
+    if fit.input_subspace is None:
+        return NAN
+    return subspace_distances(fit.input_subspace, truth.input_subspace, "fro")
 
 
 @metric("output_subspace_distance")
@@ -234,6 +244,17 @@ def describe(name: str) -> str:
     """One line saying what a metric is."""
     told = {**OF_THE_RUN, **HELD_OUT}
     return told.get(name) or (_METRICS[name].__doc__ or "").strip().partition("\n")[0]
+
+
+def evaluate_stacked(names: Iterable[str], problem: Problem, truth: Truth, fit: Any) -> dict[str, Array]:
+    """Return the named metrics (those that compare with the truth) of many trials' fits, each of shape (t,)."""
+    trials = len(fit.weights)
+    return {n: np.broadcast_to(_STACKED[n](problem, truth, fit), trials) for n in names if n in _STACKED}
+
+
+def stackable(names: Iterable[str]) -> bool:
+    """Whether all of these metrics can be measured for many trials at once."""
+    return all(name in _STACKED or name in OF_THE_RUN for name in names)
 
 
 def evaluate(names: Iterable[str], problem: Problem, truth: Truth, fit: Any) -> dict[str, float]:

@@ -105,12 +105,16 @@ class Problem:
     draws: str = "own"
 
     def __post_init__(self) -> None:
+        given = {name for name, value in vars(self).items() if value is not _DEFAULTS[name]}
         for name, words in CHOICES.items():
-            check_word(name, getattr(self, name), words)
+            if name in given:  # a default needs no check by itself
+                check_word(name, getattr(self, name), words)
         for name in ("num_users", "dim_in", "dim_out", "deviation_level"):
-            self._set(name, check_integer(name, getattr(self, name), 1))
+            if name in given:
+                self._set(name, check_integer(name, getattr(self, name), 1))
         self._set("num_samples", _counts(self.num_samples, self.num_users))
-        self._set("new_user_samples", check_integer("new_user_samples", self.new_user_samples, 0))
+        if "new_user_samples" in given:
+            self._set("new_user_samples", check_integer("new_user_samples", self.new_user_samples, 0))
         self._check_rank()
         for name, low, high in (
             ("noise_std", 0.0, math.inf),
@@ -124,9 +128,10 @@ class Problem:
             ("outlier_covariate_scale", 0.0, 1e6),
             ("intercept_std", 0.0, math.inf),
         ):
-            self._set(name, check_real(name, getattr(self, name), low, high))
-            if name.endswith(("_std", "_norm")):
-                _square_exists(name, getattr(self, name))
+            if name in given:
+                self._set(name, check_real(name, getattr(self, name), low, high))
+                if name.endswith(("_std", "_norm")):
+                    _square_exists(name, getattr(self, name))
         if self.incoherence is not None:
             self._set("incoherence", check_real("incoherence", self.incoherence, 1.0, float(self.num_users)))
         self._check_covariates()
@@ -301,10 +306,9 @@ class Problem:
 
     def replace(self, **changes: Any) -> Problem:
         """Return the problem with some fields changed (validated again)."""
-        known = {f.name for f in dataclasses.fields(self)}
         for name in changes:
-            if name not in known:
-                raise InputError(f"unknown problem field {name!r}; {nearest(name, known)}")
+            if name not in _DEFAULTS:
+                raise InputError(f"unknown problem field {name!r}; {nearest(name, _DEFAULTS)}")
         if "covariates" in changes and "covariate_parameter" not in changes:
             changes["covariate_parameter"] = None
         return dataclasses.replace(self, **changes)
@@ -314,11 +318,11 @@ class Problem:
 
         A field that a later version adds leaves this, and so every old random stream, unchanged.
         """
-        return {
-            f.name: getattr(self, f.name)
-            for f in dataclasses.fields(self)
-            if f.default is dataclasses.MISSING or getattr(self, f.name) != f.default
-        }
+        return {name: value for name, value in vars(self).items() if value != _DEFAULTS[name]}
+
+
+#: Every field and its default; MISSING, which equals nothing else, where there is none.
+_DEFAULTS: Final = {field.name: field.default for field in dataclasses.fields(Problem)}
 
 
 def covariance_factor(problem: Problem) -> NDArray[np.float64] | None:
@@ -334,7 +338,7 @@ def _square_exists(name: str, value: float) -> None:
 
 
 def _counts(value: Any, num_users: int) -> int | tuple[int, ...]:
-    if isinstance(value, Sequence) and not isinstance(value, str):
+    if not isinstance(value, int | str) and isinstance(value, Sequence):  # the ordinary types first
         counts = tuple(check_integer("num_samples", n, 0) for n in value)
         if not 1 <= len(counts) <= num_users:
             raise InputError(

@@ -9,14 +9,14 @@ from functools import cached_property
 import numpy as np
 
 from colora_theory.errors import InputError, expect
-from colora_theory.model.linalg import Array, haar
+from colora_theory.model.linalg import Array, haar, haar_of
 from colora_theory.model.memory import refuse_too_large
 from colora_theory.model.problem import Problem
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Truth:
-    """One draw of the model W_i = W_0 + U C_i Vᵀ + D_i.
+    """One draw of the model W_i = W_0 + U C_i Vᵀ + D_i, or many of them (an axis of trials before all others).
 
     Attributes
     ----------
@@ -43,7 +43,8 @@ class Truth:
     @cached_property
     def changes(self) -> Array:
         """W_i − W_0 = U C_i Vᵀ + D_i, shape (num_users, dim_in, dim_out)."""
-        shared = np.matmul(self.input_subspace @ self.cores, self.output_subspace.T)
+        inputs, outputs = self.input_subspace[..., None, :, :], self.output_subspace[..., None, :, :]
+        shared = np.matmul(inputs @ self.cores, outputs.swapaxes(-1, -2))
         return shared if self.deviations is None else shared + self.deviations
 
     @cached_property
@@ -66,7 +67,10 @@ def sample_truth(problem: Problem, rng: np.random.Generator) -> Truth:
     pretrained = None
     if problem.pretrained_norm:
         pretrained = _scaled(rng.standard_normal((1, d, p)), problem.pretrained_norm)[0]
-    deviations = _own_subspaces(problem, u, v, cores, rng)
+    deviations = None
+    if problem.similarity_angle:
+        normal = rng.standard_normal((problem.num_users, *u.shape))
+        deviations = own_subspaces(problem.similarity_angle, u, v, cores, normal)
     deviations = _add(deviations, _personal(problem, rng))
     outliers = None
     if problem.outlier_fraction:
@@ -166,17 +170,16 @@ def _whiten(moments: Array, spectrum: Array) -> Array:
     return np.sqrt(spectrum)[:, None] * np.linalg.inv(factor)
 
 
-def _own_subspaces(problem: Problem, u: Array, v: Array, cores: Array, rng: np.random.Generator) -> Array | None:
-    """Deviation of users whose own subspace is U cos φ + E_i sin φ with E_i ⟂ U orthonormal."""
-    if not problem.similarity_angle:
-        return None
-    raw = rng.standard_normal((problem.num_users, *u.shape))
-    raw -= u @ (u.T @ raw)
-    outside, triangle = np.linalg.qr(raw)
-    outside *= np.copysign(1.0, np.einsum("kaa->ka", triangle))[:, None, :]  # uniform, as in `haar`
-    outside -= u @ (u.T @ outside)
-    tilt = (math.cos(problem.similarity_angle) - 1.0) * u + math.sin(problem.similarity_angle) * outside
-    return np.matmul(tilt @ cores, v.T)
+def own_subspaces(angle: float, u: Array, v: Array, cores: Array, normal: Array) -> Array:
+    """Deviation of users whose own subspace is U cos φ + E_i sin φ with E_i ⟂ U orthonormal, shape (…, k, d, p).
+
+    normal : independent normal entries that E_i are made of, shape (…, k, d, r1).
+    """
+    u, v = u[..., None, :, :], v[..., None, :, :]
+    outside = haar_of(normal - u @ (u.swapaxes(-1, -2) @ normal))
+    outside -= u @ (u.swapaxes(-1, -2) @ outside)
+    tilt = (math.cos(angle) - 1.0) * u + math.sin(angle) * outside
+    return np.asarray(np.matmul(tilt @ cores, v.swapaxes(-1, -2)))
 
 
 def _personal(problem: Problem, rng: np.random.Generator) -> Array | None:

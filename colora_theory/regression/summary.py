@@ -208,7 +208,7 @@ def _common_rank(found: Fitted) -> int:
 
     A user that does not belong can be given a direction of its own; what the others share does not need it.
     """
-    r1, r2 = found.rank
+    r1, r2 = found.cores.shape[1:]  # fewer than the rank where directions reach into the intercept
     given = len(found.history.get("rank_probabilities") or {}) < 2
     if given or not r1 or len(found.cores) * r2 <= 4 * r1:
         return r1

@@ -25,7 +25,9 @@ def write(results: Results, kind: str, out: Path | None, stdout: TextIO) -> None
             table[name] = [str(value) for value in table[name]]  # (3, 2): no column type of its own
     for name in table.columns:
         if table[name].dtype == object or str(table[name].dtype).startswith("str"):
-            table[name] = [_no_formula(value) for value in table[name]]
+            meant = {value: _no_formula(value) for value in table[name].unique()}
+            if any(value is not shown for value, shown in meant.items()):
+                table[name] = [meant[value] for value in table[name]]
     if out is None:
         table.to_csv(stdout, index=False)
         return

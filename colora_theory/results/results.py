@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import json
-import math
 import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -12,12 +11,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
-import numpy as np
-
 from colora_theory.errors import InputError
 from colora_theory.model.checks import check_flag
+from colora_theory.results import tables
 from colora_theory.results.checksum import row_hash
-from colora_theory.results.moments import standard_error
 from colora_theory.results.rows import FAILURES
 from colora_theory.results.store import connect, damage, locate, meta, quoted, value_columns
 from colora_theory.studies.cells import Cell, EstimatorSpec
@@ -113,11 +110,9 @@ class Results:
         """Trials that the study shows; a study that was made shorter keeps its rows, and does not show them."""
         return self.study.run.most_trials
 
-    def _groups(self) -> Iterator[tuple[Cell, EstimatorSpec, tuple[int, int]]]:
-        for cell in self.study.cells:
-            for spec in self.study.estimators:
-                if cell.id in self._cells and spec.label in self._estimators:
-                    yield cell, spec, (self._cells[cell.id], self._estimators[spec.label])
+    @cached_property
+    def _groups(self) -> tables.Groups:
+        return tables.Groups(self.study, self._cells, self._estimators)
 
     @_reading
     def frame(self, *, cell_id: bool = False) -> pd.DataFrame:
@@ -127,39 +122,9 @@ class Results:
         `cell_id` adds the cell's id in front.
         """
         check_flag("cell_id", cell_id)
-        names = self.study.metrics
-        chosen = ", ".join(["trial", "status", *map(quoted, names)])
-        pieces = []
         with self._connection() as connection:
-            for cell, spec, key in self._groups():
-                rows = connection.execute(
-                    f"SELECT {chosen} FROM trial WHERE cell = ? AND estimator = ? AND trial < ? ORDER BY trial",
-                    (*key, self._most),
-                ).fetchall()
-                if rows:
-                    trials, statuses = [r[0] for r in rows], [r[1] for r in rows]
-                    pieces.append((cell, spec.label, trials, statuses, [r[2:] for r in rows]))
-        return self._tidy(pieces, names, cell_id)
-
-    def _tidy(self, pieces: list[Any], names: tuple[str, ...], cell_id: bool) -> pd.DataFrame:
-        import pandas as pd
-
-        m = len(names)
-        sizes = [len(trials) * m for _, _, trials, _, _ in pieces]
-        values = [np.array(v, dtype=float).reshape(-1) for *_, v in pieces]
-        columns: dict[str, Any] = {}
-        if cell_id:
-            columns["cell"] = np.repeat([cell.id for cell, *_ in pieces], sizes)
-        for name in self.study.cells[0].varied:
-            entries = np.empty(len(pieces), dtype=object)
-            entries[:] = [cell.varied[name] for cell, *_ in pieces]
-            columns[name] = pd.Series(np.repeat(entries, sizes)).infer_objects()
-        columns["trial"] = np.concatenate([np.repeat(p[2], m) for p in pieces] or [np.empty(0, int)])
-        columns["estimator"] = np.repeat([label for _, label, *_ in pieces], sizes)
-        columns["metric"] = np.tile(names, sum(sizes) // m)
-        columns["value"] = np.concatenate(values or [np.empty(0)])
-        columns["status"] = np.concatenate([np.repeat(p[3], m) for p in pieces] or [np.empty(0, str)])
-        return pd.DataFrame(columns)
+            table = tables.frame(connection, self._groups, self.study.metrics, self._most)
+        return table if cell_id else table.drop(columns="cell")
 
     @_reading
     def summary(self) -> pd.DataFrame:
@@ -168,61 +133,14 @@ class Results:
         n counts the trials in which the metric is defined, `failures` those without a usable estimate. Computed
         inside SQLite in two passes, so memory does not grow with the number of trials.
         """
-        import pandas as pd
-
-        failed = ", ".join(f"'{status}'" for status in FAILURES)
-        names = [quoted(name) for name in self.study.metrics]
-        where = "FROM trial WHERE cell = ? AND estimator = ? AND trial < ?"
-        first = f"SELECT count(*), coalesce(sum(status IN ({{}})), 0), {{}} {where}".format(
-            failed, ", ".join(f"count({n}), avg({n}), sum(typeof({n}) IN ('text', 'blob'))" for n in names)
-        )  # SQLite would count text as zero
-        second = f"SELECT {{}} {where}".format(", ".join(f"sum(({n} - ?) * ({n} - ?))" for n in names))
-        out = []
         with self._connection() as connection:
-            for cell, spec, key in self._groups():
-                rows, failures, *moments = connection.execute(first, (*key, self._most)).fetchone()
-                counts, means, texts = moments[::3], moments[1::3], moments[2::3]
-                if any(texts):
-                    raise ValueError(f"{spec.label} holds text where numbers belong")
-                squares = connection.execute(
-                    second, [*[m for m in means for _ in range(2)], *key, self._most]
-                ).fetchone()
-                for name, n, mean, square in zip(self.study.metrics, counts, means, squares, strict=True):
-                    mcse = standard_error(n, square) if n > 1 else math.nan
-                    out.append(
-                        {
-                            "cell": cell.id,
-                            **cell.varied,
-                            "estimator": spec.label,
-                            "metric": name,
-                            "n": n,
-                            "mean": math.nan if mean is None else mean,
-                            "std": mcse * math.sqrt(n),
-                            "mcse": mcse,
-                            "rows": rows,
-                            "failures": failures,
-                        }
-                    )
-        return pd.DataFrame(out)
+            return tables.summary(connection, self._groups, self.study.metrics, self._most)
 
     @_reading
     def failures(self) -> pd.DataFrame:
         """Return every row without a usable estimate: varied fields, cell, trial, estimator, status, message."""
-        import pandas as pd
-
-        marks = ", ".join("?" * len(FAILURES))
-        query = (
-            "SELECT trial, status, message FROM trial WHERE cell = ? AND estimator = ? "
-            f"AND trial < ? AND status IN ({marks}) ORDER BY trial"
-        )
-        out = []
         with self._connection() as connection:
-            for cell, spec, key in self._groups():
-                for trial, status, message in connection.execute(query, (*key, self._most, *FAILURES)):
-                    row = {**cell.varied, "cell": cell.id, "trial": trial, "estimator": spec.label}
-                    out.append({**row, "status": status, "message": message})
-        columns = [*self.study.cells[0].varied, "cell", "trial", "estimator", "status", "message"]
-        return pd.DataFrame(out, columns=columns)
+            return tables.failures(connection, self._groups, self._most)
 
     @_reading
     def guarantee_values(self, name: str | None = None) -> pd.DataFrame:
@@ -236,24 +154,16 @@ class Results:
         stored = [c.partition(":")[2] for c in self.columns if c.startswith("guarantee:")]
         if name is not None and name not in stored:
             raise InputError(f"no values of guarantee {name!r} are stored; stored: {', '.join(stored) or 'none'}.")
-        out = []
         with self._connection() as connection:
-            for guarantee in stored if name is None else [name]:
-                observed = f"observed:{guarantee}"
-                second = quoted(observed) if observed in self.columns else "NULL"
-                query = (
-                    f"SELECT trial, {quoted('guarantee:' + guarantee)}, {second}, status FROM trial "
-                    "WHERE cell = ? AND estimator = ? AND trial < ? ORDER BY trial"
-                )
-                for cell, spec, key in self._groups():
-                    for trial, claim, seen, status in connection.execute(query, (*key, self._most)):
-                        row = {**cell.varied, "cell": cell.id, "trial": trial, "estimator": spec.label}
-                        out.append(
-                            {**row, "guarantee": guarantee, "claim": claim, "observed": seen, "status": status}
-                        )
-        varied = list(self.study.cells[0].varied)
-        columns = [*varied, "cell", "trial", "estimator", "guarantee", "claim", "observed", "status"]
-        return pd.DataFrame(out, columns=columns).astype({"claim": float, "observed": float})
+            parts = [
+                tables.claims(connection, self._groups, each, f"observed:{each}" in self.columns, self._most)
+                for each in (stored if name is None else [name])
+            ]
+        if parts:
+            return pd.concat(parts, ignore_index=True)
+        columns = ["cell", "trial", "estimator", "guarantee", "claim", "observed", "status"]
+        empty = pd.DataFrame([], columns=[*self.study.cells[0].varied, *columns])
+        return empty.astype({"claim": float, "observed": float})
 
     def row(self, cell: Cell, spec: EstimatorSpec, trial: int) -> tuple[str, str, dict[str, float | None]] | None:
         """Return status, message and numbers of one stored row, or None."""
@@ -318,13 +228,10 @@ class Results:
     @_reading
     def counts(self) -> tuple[int, int]:
         """Return the numbers of stored rows and of failures among them."""
-        rows = failed = 0
-        for names in self.tally().values():
-            for name, (n, *_) in names.items():
-                kind, _, word = name.partition(":")
-                rows += n * (kind == "status")
-                failed += n * (kind == "status" and word in FAILURES)
-        return rows, failed
+        query = "SELECT name, sum(n) FROM tally WHERE name GLOB 'status:*' GROUP BY name"
+        with self._connection() as connection:
+            found = {name.partition(":")[2]: n for name, n in connection.execute(query)}
+        return sum(found.values()), sum(n for word, n in found.items() if word in FAILURES)
 
     @_reading
     def failure_messages(self, most: int = 10) -> list[tuple[str, int]]:

@@ -46,9 +46,10 @@ def _state(path: str | Path, file: Path) -> dict[str, Any]:
     run = study["run"]
     planned = run.get("max_trials", run["trials"]) if run["target_mcse"] else run["trials"]
     stopped = progress.get("stopped", {})
+    fields = json.loads(f"[{','.join(varied for *_, varied in cells)}]")
     entries = [
-        _entry(key, json.loads(varied), label, tally.get((cell, estimator), {}), study, stopped.get(key, planned))
-        for cell, key, varied in cells
+        _entry(key, varied, label, tally.get((cell, estimator), {}), study, stopped.get(key, planned))
+        for (cell, key, _), varied in zip(cells, fields, strict=True)
         for estimator, label in estimators
     ]
     missing = sum(e["missing"] for e in entries)

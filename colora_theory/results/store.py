@@ -9,9 +9,10 @@ same transactions as the rows.
 from __future__ import annotations
 
 import fcntl
+import functools
 import json
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
@@ -122,9 +123,8 @@ def _open(file: Path, mode: str) -> sqlite3.Connection:
     return connection
 
 
-def _text(blob: bytes) -> str:
-    """Texts of a damaged store may be no UTF-8; what stands for the damage cannot be taken for a name."""
-    return blob.decode("utf-8", errors="replace")
+#: Texts of a damaged store may be no UTF-8; what stands for the damage cannot be taken for a name.
+_text = functools.partial(str, encoding="utf-8", errors="replace")
 
 
 def meta(connection: sqlite3.Connection, key: str) -> Any:
@@ -148,6 +148,23 @@ def set_meta(connection: sqlite3.Connection, entries: dict[str, Any]) -> None:
     """Write entries of the store's description."""
     pairs = [(key, json.dumps(value)) for key, value in entries.items()]
     connection.executemany("INSERT OR REPLACE INTO meta VALUES (?, ?)", pairs)
+
+
+def create(file: Path, columns: Sequence[str], about: dict[str, Any]) -> None:
+    """Create an empty store in one step: a store that exists is complete."""
+    draft = file.with_suffix(".new")
+    draft.unlink(missing_ok=True)
+    connection = sqlite3.connect(draft)
+    values = "".join(f", {quoted(name)} REAL" for name in columns)
+    connection.executescript(
+        SCHEMA + "CREATE TABLE trial (cell INTEGER, estimator INTEGER, trial INTEGER, status TEXT NOT NULL, "
+        f"message TEXT NOT NULL{values}, PRIMARY KEY (cell, estimator, trial)) WITHOUT ROWID;"
+        f"PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = {VERSION};"
+    )
+    set_meta(connection, about)
+    connection.commit()
+    connection.close()
+    draft.rename(file)
 
 
 @contextmanager

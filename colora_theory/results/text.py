@@ -15,7 +15,7 @@ from colora_theory.errors import InputError
 def table(head: list[str], rows: list[list[Any]]) -> list[str]:
     """Return aligned lines."""
     texts = [head, *([str(value) for value in row] for row in rows)]
-    widths = [max(len(row[i]) for row in texts) for i in range(len(head))]
+    widths = [max(map(len, column)) for column in zip(*texts, strict=True)]
     return ["  ".join(t.ljust(w) for t, w in zip(row, widths, strict=True)).rstrip() for row in texts]
 
 

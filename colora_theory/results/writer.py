@@ -8,6 +8,7 @@ import math
 import os
 import sqlite3
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,13 +18,11 @@ from colora_theory.errors import InputError
 from colora_theory.results.checksum import row_hash
 from colora_theory.results.rows import Row
 from colora_theory.results.store import (
-    APPLICATION_ID,
     CHECKSUM,
     FILE,
     LOCK,
-    SCHEMA,
-    VERSION,
     connect,
+    create,
     damage,
     quoted,
     set_meta,
@@ -56,7 +55,7 @@ class Writer:
             # Under the lock, so that no other study can come in between the question and the first row.
             about = {**describe(file if file.exists() else None), "open": True}
             if not file.exists():
-                _create(file, columns, about)
+                create(file, columns, about)
                 self._created = True
             self.connection = connect(file, write=True)
             set_meta(self.connection, {"open": True})  # before the log, so that a copy without the log says so
@@ -78,39 +77,53 @@ class Writer:
         self._columns = value_columns(self.connection)
         self.connection.execute("BEGIN")
         set_meta(self.connection, about)
-        self.cells = self._ids(
+        cells, estimators = study.cells, study.estimators
+        cell_ids = self._ids(
             "cell (key, position, content, varied)",
-            [(c.id, i, json.dumps(c.setting.content()), json.dumps(c.varied)) for i, c in enumerate(study.cells)],
+            [cell.id for cell in cells],
+            lambda i: (json.dumps(cells[i].setting.content()), json.dumps(cells[i].varied)),
         )
-        self.estimators = self._ids(
-            "estimator (key, position)", [(e.label, i) for i, e in enumerate(study.estimators)]
-        )
+        estimator_ids = self._ids("estimator (key, position)", [spec.label for spec in estimators], lambda i: ())
+        self.cells = [cell_ids[cell.id] for cell in cells]
+        self.estimators = [estimator_ids[spec.label] for spec in estimators]
+        self._names = [{row: key for key, row in ids.items()} for ids in (cell_ids, estimator_ids)]
         marks = ", ".join("?" * (5 + len(self._columns)))
         self._insert = f"INSERT INTO trial VALUES ({marks})"
-        self._tally: dict[tuple[int, int, str], tuple[int, float, float]] = {
-            (c, e, name): (n, mean, m2)
-            for c, e, name, n, mean, m2 in self.connection.execute("SELECT * FROM tally")
-        }
         self._touched: set[tuple[int, int, str]] = set()
-        self._sums = {(c, e): int(text) for c, e, text in self.connection.execute("SELECT * FROM checksum")}
-        self._names = [
-            {row: key for key, row in self.connection.execute(f"SELECT key, id FROM {table}")}
-            for table in ("cell", "estimator")
-        ]
-        if not self._sums and self._tally:  # a store of version 0.1
+        self._forget()
+        if self._has_rows("tally") and not self._has_rows("checksum"):  # a store of version 0.1
             self._sum_up()
         if not hold:
             self.connection.execute("COMMIT")
 
-    def _ids(self, target: str, entries: list[tuple[Any, ...]]) -> list[int]:
-        """Return the row ids of the study's cells or estimators, adding those that are new."""
-        table, marks = target.partition(" ")[0], ", ".join("?" * len(entries[0]))
+    def _ids(self, target: str, keys: Sequence[str], content: Callable[[int], tuple[str, ...]]) -> dict[str, int]:
+        """Return the row ids of all cells or estimators by key, once those of the study have their positions.
+
+        content : what a new one says of itself, by its position.
+        """
+        table, marks = target.partition(" ")[0], ", ".join("?" * (1 + target.count(",")))
+        known = dict(self.connection.execute(f"SELECT key, position FROM {table}").fetchall())
         self.connection.executemany(
             f"INSERT INTO {target} VALUES ({marks}) ON CONFLICT (key) DO UPDATE SET position = excluded.position",
-            entries,
+            [(key, i, *content(i)) for i, key in enumerate(keys) if known.get(key) != i],
         )
-        ids = dict(self.connection.execute(f"SELECT key, id FROM {table}").fetchall())
-        return [ids[entry[0]] for entry in entries]
+        return dict(self.connection.execute(f"SELECT key, id FROM {table}").fetchall())
+
+    def _forget(self) -> None:
+        """Start without tallies and checksums in memory; those of a group are read when it gets rows."""
+        self._tally: dict[tuple[int, int, str], tuple[int, float, float]] = {}
+        self._sums: dict[tuple[int, int], int] = {}
+
+    def _recall(self, cell: int, estimator: int) -> None:
+        """Read the tallies and the checksum of a group, unless they are known."""
+        key = cell, estimator
+        if key in self._sums:
+            return
+        where = "WHERE cell = ? AND estimator = ?"
+        for name, n, mean, m2 in self.connection.execute(f"SELECT name, n, mean, m2 FROM tally {where}", key):
+            self._tally[cell, estimator, name] = n, mean, m2
+        found = self.connection.execute(f"SELECT sum FROM checksum {where}", key).fetchone()
+        self._sums[key] = 0 if found is None else int(found[0])
 
     def set_meta(self, **entries: Any) -> None:
         """Write entries of the store's description (in the running transaction, if there is one)."""
@@ -133,13 +146,16 @@ class Writer:
                     for r in rows
                 ],
             )
-            for row in rows:
-                cell, estimator = self.cells[row.cell], self.estimators[row.estimator]
-                self._sum((cell, estimator, row.trial, row.status, row.message, *row.values))
-                self._count((cell, estimator, f"status:{row.status}"), 0.0)
-                for name, value in zip(self._columns, row.values, strict=True):
-                    if value is not None:
-                        self._count((cell, estimator, name), value)
+            for (c, e), group in _grouped(rows).items():
+                cell, estimator = self.cells[c], self.estimators[e]
+                self._recall(cell, estimator)
+                self._sum(cell, estimator, ((row.trial, row.status, row.message, *row.values) for row in group))
+                for status, number in Counter(row.status for row in group).items():
+                    self._count((cell, estimator, f"status:{status}"), [0.0] * number)
+                for name, column in zip(
+                    self._columns, zip(*(row.values for row in group), strict=True), strict=True
+                ):
+                    self._count((cell, estimator, name), [v for v in column if v is not None])
         self.tick()
 
     @contextmanager
@@ -155,24 +171,34 @@ class Writer:
                 self.connection.execute("ROLLBACK")
             raise
 
-    def _count(self, key: tuple[int, int, str], value: float) -> None:
+    def _count(self, key: tuple[int, int, str], values: list[float]) -> None:
+        """Add numbers to a tally of count, mean and sum of squared deviations (Welford 1962)."""
+        if not values:
+            return
         n, mean, m2 = self._tally.get(key, (0, 0.0, 0.0))
-        delta = value - mean
-        mean += delta / (n + 1)
-        self._tally[key] = (n + 1, mean, m2 + delta * (value - mean))
+        for value in values:
+            n += 1
+            delta = value - mean
+            mean += delta / n
+            m2 += delta * (value - mean)
+        self._tally[key] = (n, mean, m2)
         self._touched.add(key)
 
-    def _sum(self, row: Sequence[Any]) -> None:
-        key = (row[0], row[1])
-        names = self._names[0][row[0]], self._names[1][row[1]]
-        self._sums[key] = (self._sums.get(key, 0) + row_hash((*names, *row[2:]))) % 2**64
+    def _sum(self, cell: int, estimator: int, rows: Iterable[Sequence[Any]]) -> None:
+        """Add rows of a cell and estimator, as they are stored, to their checksum."""
+        names = self._names[0][cell], self._names[1][estimator]
+        total = self._sums.get((cell, estimator), 0)
+        for row in rows:
+            total += row_hash((*names, *row))
+        self._sums[cell, estimator] = total % 2**64
 
     def _sum_up(self) -> None:
         """Compute the checksums afresh from the rows."""
-        self._sums = {}
-        for row in self.connection.execute("SELECT * FROM trial"):
-            self._sum(row)
+        self._forget()
+        for cell, estimator, *row in self.connection.execute("SELECT * FROM trial"):
+            self._sum(cell, estimator, [row])
         self._write_sums(self._sums)
+        self._forget()
 
     def _write_sums(self, keys: Iterable[tuple[int, int]]) -> None:
         self.connection.executemany(
@@ -197,11 +223,22 @@ class Writer:
             self._touched.clear()
         self._pending, self._committed = 0, time.monotonic()
 
-    def stored(self, cell: int, estimator: int) -> Iterator[int]:
-        """Numbers of the trials stored for a cell and estimator (indices of the study)."""
-        key = (self.cells[cell], self.estimators[estimator])
-        for (trial,) in self.connection.execute("SELECT trial FROM trial WHERE cell = ? AND estimator = ?", key):
-            yield trial
+    def stored(self) -> list[list[bytearray]]:
+        """Which trials are stored, for each cell and estimator of the study: 1 at the numbers of these trials."""
+        marks = [[bytearray() for _ in self.estimators] for _ in self.cells]
+        cells, estimators = ({row: i for i, row in enumerate(ids)} for ids in (self.cells, self.estimators))
+        query = "SELECT cell, estimator, count(*), min(trial), max(trial) FROM trial GROUP BY cell, estimator"
+        for *key, count, first, last in self.connection.execute(query):
+            if key[0] not in cells or key[1] not in estimators:
+                continue
+            mark = marks[cells[key[0]]][estimators[key[1]]]
+            mark.extend(bytes(first) + b"\1" * (last + 1 - first))
+            if count != last + 1 - first:  # with gaps
+                mark[:] = bytes(last + 1)
+                each = "SELECT trial FROM trial WHERE cell = ? AND estimator = ?"
+                for (trial,) in self.connection.execute(each, key):
+                    mark[trial] = 1
+        return marks
 
     def values(self, cell: int, estimator: int, name: str, trials: range) -> list[float]:
         """The numbers of some trials, in trial order, where defined."""
@@ -221,10 +258,6 @@ class Writer:
                 done = self.connection.execute("DELETE FROM trial WHERE status = ?", (status,)).rowcount
                 counts |= {status: done} if done else {}
             self.recount()
-            self._tally = {
-                (c, e, name): (n, mean, m2)
-                for c, e, name, n, mean, m2 in self.connection.execute("SELECT * FROM tally")
-            }
             self.connection.execute("COMMIT")
         return counts
 
@@ -234,8 +267,8 @@ class Writer:
         if self.connection.in_transaction:
             self.connection.execute("ROLLBACK")
 
-    def _has_rows(self) -> bool:
-        return self.connection.execute("SELECT 1 FROM trial LIMIT 1").fetchone() is not None
+    def _has_rows(self, table: str = "trial") -> bool:
+        return self.connection.execute(f"SELECT 1 FROM {table} LIMIT 1").fetchone() is not None
 
     def recount(self) -> None:
         """Compute the tally and the checksums afresh from the rows (inside the running transaction)."""
@@ -278,6 +311,14 @@ class Writer:
             self._lock.close()
 
 
+def _grouped(rows: Iterable[Row]) -> dict[tuple[int, int], list[Row]]:
+    """Rows by cell and estimator."""
+    out: dict[tuple[int, int], list[Row]] = {}
+    for row in rows:
+        out.setdefault((row.cell, row.estimator), []).append(row)
+    return out
+
+
 def _storable(value: float) -> float:
     return value if math.isfinite(value) else 0.0  # moments that overflow: SQLite has no NaN
 
@@ -297,20 +338,3 @@ def _lock(out: Path) -> IO[str]:
             time.sleep(patience)
     lock.close()
     raise InputError(f"another process is writing to {out}; wait for it, or choose another --out.")
-
-
-def _create(file: Path, columns: Sequence[str], about: dict[str, Any]) -> None:
-    """Create an empty store in one step: a store that exists is complete."""
-    draft = file.with_suffix(".new")
-    draft.unlink(missing_ok=True)
-    connection = sqlite3.connect(draft)
-    values = "".join(f", {quoted(name)} REAL" for name in columns)
-    connection.executescript(
-        SCHEMA + "CREATE TABLE trial (cell INTEGER, estimator INTEGER, trial INTEGER, status TEXT NOT NULL, "
-        f"message TEXT NOT NULL{values}, PRIMARY KEY (cell, estimator, trial)) WITHOUT ROWID;"
-        f"PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = {VERSION};"
-    )
-    set_meta(connection, about)
-    connection.commit()
-    connection.close()
-    draft.rename(file)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 import json
-from collections.abc import Mapping
+import struct
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -23,9 +25,11 @@ if TYPE_CHECKING:
 
 def words_of(content: Any) -> tuple[int, ...]:
     """Return the sha256 of the canonical JSON of `content` as eight 32-bit words."""
-    text = json.dumps(content, sort_keys=True, separators=(",", ":"), allow_nan=False, ensure_ascii=True)
-    digest = hashlib.sha256(text.encode()).digest()
-    return tuple(int.from_bytes(digest[i : i + 4], "big") for i in range(0, 32, 4))
+    return _words(hashlib.sha256(_canonical(content).encode()).digest())
+
+
+_words = struct.Struct(">8I").unpack
+_canonical = json.JSONEncoder(sort_keys=True, separators=(",", ":"), allow_nan=False, ensure_ascii=True).encode
 
 
 @dataclass(frozen=True)
@@ -103,24 +107,46 @@ def as_tuples(value: Any) -> Any:
 
 def cells(table: StudyTable) -> tuple[Cell, ...]:
     """The cells of a study's grid, in file order."""
-    data = table.data
-    fixed = {name: as_tuples(value) for name, value in (table.problem if data is None else data.options).items()}
-    section, what = ("[problem]", "problem") if data is None else ("[data]", "cell")
-    names, places = points(table.grid, table.zip)
+    exclude = [entry.where for entry in table.exclude]
+    if table.data is None:
+        return _drawn(json.dumps([table.problem, table.grid, table.zip, exclude]))
+    return _of_grid(table.data.options, table.grid, table.zip, exclude, table.data.source)
+
+
+@functools.lru_cache(maxsize=1)
+def _drawn(tables: str) -> tuple[Cell, ...]:
+    """The cells of problems that are drawn, which follow from the tables (as JSON) alone.
+
+    The full and the quick form of a study, and its results when they are opened again, often have the same: those
+    of the latest grid are kept.
+    """
+    return _of_grid(*json.loads(tables))
+
+
+def _of_grid(
+    fixed: Mapping[str, Any],
+    grid: Mapping[str, Any],
+    zipped: Sequence[Mapping[str, Any]],
+    exclude: Sequence[Mapping[str, Any]],
+    source: str | None = None,
+) -> tuple[Cell, ...]:
+    fixed = {name: as_tuples(value) for name, value in fixed.items()}
+    section, what = ("[problem]", "problem") if source is None else ("[data]", "cell")
+    names, places = points(grid, zipped)
     for name in names:
         if name in fixed:
             raise InputError(f"{name} stands in {section} and is varied in the grid; remove one of them.")
-    for index, exclude in enumerate(table.exclude):
-        for name in exclude.where:
+    for index, where in enumerate(exclude):
+        for name in where:
             known(f"exclude[{index + 1}].where.{name}", name, names)
-    for f in dataclasses.fields(Problem) if data is None else ():
+    for f in dataclasses.fields(Problem) if source is None else ():
         if f.default is dataclasses.MISSING and f.name not in fixed and f.name not in names:
             raise InputError(f"problem.{f.name} is missing; set it in [problem] or vary it in [grid].")
     found: dict[tuple[int, ...], Cell] = {}
     for place in places:
         varied = {name: as_tuples(value) for name, value in place.items()}
-        cell = _cell(fixed, varied) if data is None else _cell_of_source(data.source, fixed, varied)
-        if any(matching(cell.varied, exclude.where) for exclude in table.exclude):
+        cell = _cell(fixed, varied) if source is None else _cell_of_source(source, fixed, varied)
+        if any(matching(cell.varied, where) for where in exclude):
             continue
         if cell.words in found:
             raise InputError(f"the grid holds one {what} twice: {cell}, and {found[cell.words]}; remove one.")

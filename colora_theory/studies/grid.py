@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import itertools
 import math
 from collections.abc import Iterable, Mapping
@@ -64,6 +65,12 @@ def points(grid: Mapping[str, Any], zipped: Iterable[Mapping[str, Any]]) -> tupl
     return names, out
 
 
+@functools.lru_cache(maxsize=1000)
+def formula(text: str, without: str = "") -> Expression:
+    """A formula over the numeric fields and the derived quantities, but for the field `without`."""
+    return Expression.parse(text, {*NUMERIC, *DERIVED} - {without})
+
+
 def resolved(fields: Mapping[str, Any]) -> dict[str, Any]:
     """The fields with every formula replaced by its number.
 
@@ -71,9 +78,7 @@ def resolved(fields: Mapping[str, Any]) -> dict[str, Any]:
     rank_out and snr. Raises InputError for formulas that need each other.
     """
     formulas = {
-        name: Expression.parse(value, {*NUMERIC, *DERIVED} - {name})
-        for name, value in fields.items()
-        if name in NUMERIC and isinstance(value, str)
+        name: formula(value, name) for name, value in fields.items() if isinstance(value, str) and name in NUMERIC
     }
     known = {name: value for name, value in fields.items() if name not in formulas}
     while formulas:
@@ -81,12 +86,12 @@ def resolved(fields: Mapping[str, Any]) -> dict[str, Any]:
         numbers = {**{k: v for k, v in context.items() if k not in formulas}, **derived(context)}
         ready = [
             name
-            for name, formula in formulas.items()
-            if all(isinstance(numbers.get(n), int | float) and n not in formulas for n in formula.names)
-            and not any(field in formulas for n in formula.names for field in DERIVED.get(n, ()))
+            for name, each in formulas.items()
+            if all(isinstance(numbers.get(n), int | float) and n not in formulas for n in each.names)
+            and not any(field in formulas for n in each.names for field in DERIVED.get(n, ()))
         ]
         if not ready:
-            waiting = ", ".join(f"{name} = {formula.text!r}" for name, formula in formulas.items())
+            waiting = ", ".join(f"{name} = {each.text!r}" for name, each in formulas.items())
             raise InputError(f"these formulas need each other, or fields that are no single number: {waiting}.")
         for name in ready:
             number = formulas.pop(name).value(numbers)

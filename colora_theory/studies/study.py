@@ -180,20 +180,23 @@ def _build(table: StudyTable, source_text: str, *, quick: bool, stored: bool = F
     check_claims(study)
     _check_figures(study, stored)
     for spec in specs:
-        for cell in grid:
-            _construct(spec, cell)
+        _construct(spec, grid)
     return study
 
 
-def _construct(spec: EstimatorSpec, cell: Cell) -> None:
-    try:
-        drawn = isinstance(cell.setting, Problem)
-        if drawn and not isinstance(spec.params.get("rank", "auto"), str):
-            cell.problem.replace(rank=spec.params["rank"])  # refuses what no shared model can have
-        if not drawn or not spec.cls.side_information:
-            spec.build(cell.setting, None)
-    except (TypeError, ValueError) as error:
-        raise InputError(f"estimator {spec.label!r} ({cell}): {error}") from None
+def _construct(spec: EstimatorSpec, grid: tuple[Cell, ...]) -> None:
+    """Refuse parameters that an estimator cannot have in some cell, of which it depends on the rank alone."""
+    rank, built = spec.params.get("rank", "auto"), set()
+    for cell in grid:
+        own = cell.setting.rank if isinstance(cell.setting, Problem) else None
+        try:
+            if own is not None and not isinstance(rank, str) and (type(rank) is not int or rank != own):
+                cell.problem.replace(rank=rank)  # refuses what no shared model can have
+            if own not in built and (own is None or not spec.cls.side_information):
+                spec.build(cell.setting, None)
+            built.add(own)
+        except (TypeError, ValueError) as error:
+            raise InputError(f"estimator {spec.label!r} ({cell}): {error}") from None
 
 
 #: What tables in CSV are read back as a missing value.

@@ -18,7 +18,7 @@ from colora_theory.guarantees import Guarantee
 from colora_theory.model.problem import Problem
 from colora_theory.studies.run_options import judged
 from colora_theory.verdicts.anytime import AnytimeTest
-from colora_theory.verdicts.comparisons import Comparison, break_evens, compared
+from colora_theory.verdicts.comparisons import Comparison, break_evens, by_cell, compared
 from colora_theory.verdicts.judge import CellTest, FamilyTest, Requirement, Sample, judge_family
 from colora_theory.verdicts.scaling import PooledTest, RateTest
 from colora_theory.verdicts.verdict import ALPHA, STATUSES, Verdict
@@ -238,12 +238,12 @@ def _groups(results: Results, anytime: bool) -> Iterable[_Group]:
             halved = study.run.adaptive and guarantee.kind != "certificate" and (group.rate or not anytime)
             mine = frame[(frame.estimator == estimator.label) & (frame.metric == guarantee.metric)]
             claims = None if realised is None else realised[realised.estimator == estimator.label]
+            if halved:
+                mine = mine[judged(mine.trial)]
+                claims = None if claims is None else claims[judged(claims.trial)]
+            rows_of, inside_of = by_cell(mine), None if claims is None else by_cell(claims)
             for cell in study.cells:
-                rows = mine[mine.cell == cell.id]
-                inside = None if claims is None else claims[claims.cell == cell.id]
-                if halved:
-                    rows = rows[judged(rows.trial)]
-                    inside = None if inside is None else inside[judged(inside.trial)]
+                rows, inside = rows_of(cell), None if inside_of is None else inside_of(cell)
                 sample, why = _sample(guarantee, cell.problem, rows, inside, FAILURES)
                 why = why or told
                 group.cells.append((cell, requirement_of(guarantee, cell.problem, spec.delta), sample, why))

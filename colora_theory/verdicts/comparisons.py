@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -55,11 +55,11 @@ def compared(
             claim = Comparison(table.name, table.metric, side)
             who = f"{table.estimator} {'≤' if side == 'upper' else '≥'} {factor:g} × {rival}"
             cells = []
+            mine_of, other_of = (_values(frame, label, table.metric) for label in (table.estimator, rival))
             for cell in study.cells:
                 if not matching(cell.varied, table.where):
                     continue
-                mine = _values(frame, cell, table.estimator, table.metric)
-                other = _values(frame, cell, rival, table.metric).add_prefix("rival_")
+                mine, other = mine_of(cell), other_of(cell).add_prefix("rival_")
                 both = mine.join(other, how="inner")
                 claimed = factor * both["rival_value"].where(~both["rival_status"].isin(FAILURES))
                 broken = both["status"].isin(FAILURES)
@@ -68,10 +68,18 @@ def compared(
             yield claim, who, table.alpha or ALPHA, cells
 
 
-def _values(frame: pd.DataFrame, cell: Cell, label: str, metric: str) -> pd.DataFrame:
-    """Value and status of every trial, indexed by trial."""
-    rows = frame[(frame.cell == cell.id) & (frame.estimator == label) & (frame.metric == metric)]
-    return rows.set_index("trial")[["value", "status"]]
+def by_cell(frame: pd.DataFrame) -> Callable[[Cell], pd.DataFrame]:
+    """What gives the rows of a cell, found once for all cells."""
+    found = {str(number): rows for number, rows in frame.groupby("cell", sort=False)}
+    none = frame.iloc[:0]
+    return lambda cell: found.get(cell.id, none)
+
+
+def _values(frame: pd.DataFrame, label: str, metric: str) -> Callable[[Cell], pd.DataFrame]:
+    """What gives value and status of every trial of a cell, indexed by trial."""
+    rows = frame[(frame.estimator == label) & (frame.metric == metric)].set_index("trial")
+    found = by_cell(rows[["cell", "value", "status"]])
+    return lambda cell: found(cell)[["value", "status"]]
 
 
 # --- where two methods are equally good --------------------------------------------------------------------
@@ -220,12 +228,14 @@ def _along(study: Study, frame: pd.DataFrame, table: BreakEvenTable, value: Any)
     """The cells with one value of the claim's field, ordered by the mean of the metric along which they lie."""
     places: list[tuple[float, Array, Array]] = []
     missing = 0
+    kinds = (table.metric, table.predicted, table.along)
+    found = {m: [_values(frame, label, m) for label in (table.estimator, table.of)] for m in kinds}
     for cell in study.cells:
         if cell.varied[table.each] != value:
             continue
         columns = {}
-        for metric in (table.metric, table.predicted, table.along):
-            one, two = (_values(frame, cell, label, metric)["value"] for label in (table.estimator, table.of))
+        for metric, ways in found.items():
+            one, two = (way(cell)["value"] for way in ways)
             together = one.index.intersection(two.index)
             columns[metric] = (one if metric == table.along else one - two)[together]
         numbers = np.array([columns[m].to_numpy(float) for m in (table.along, table.metric, table.predicted)])
