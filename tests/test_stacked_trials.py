@@ -249,7 +249,7 @@ def test_what_is_not_plain_is_left_to_the_ordinary_code(method: dict) -> None:
         {"num_samples": (60, 29)},  # the rows that a fit looks at may be few
         {"num_users": 4, "num_samples": 11, "dim_in": 3},
         {"num_samples": 2000},
-        {"num_users": 3, "num_samples": 10},  # too few rows to look isotropic
+        {"num_users": 3, "num_samples": 20},  # too few rows to look isotropic
         {"num_users": 500, "dim_in": 50},
     ],
     ids=str,
