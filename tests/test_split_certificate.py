@@ -260,6 +260,17 @@ def test_core_errors_grow_with_the_upper_limit_of_the_noise(monkeypatch):
         assert missed.size == pytest.approx(math.sqrt(total) / (1.0 - math.sqrt(expected)), rel=1e-12)
 
 
+def test_an_unknown_noise_takes_its_share_of_the_failures():
+    """As with the limit that is found and what is left: EVENTS + 1 events share the probability evenly."""
+    rng = np.random.default_rng(32)
+    basis, _, _, _, data = part(rng, k=40, n=30)
+    left = 0.01 * EVENTS / (EVENTS + 1)
+    high = noise_ceiling(project(basis, data), 0.01 / (EVENTS + 1))
+    for found, given in zip(judge(basis, data, 0.1, None, 0.01), judge(basis, data, 0.1, high, left), strict=True):
+        assert found.radius == pytest.approx(given.radius, rel=1e-12)
+        assert found.error == pytest.approx(given.error, rel=1e-12)
+
+
 def test_noise_ceiling():
     rng = np.random.default_rng(10)
     below = 0
