@@ -214,6 +214,7 @@ def test_parameters_of_the_stop_rule_are_followed() -> None:
         {"name": "altmin", "params": {"start": "random"}},
         {"name": "altmin", "params": {"late_sweeps": 3}},
         {"name": "altmin", "params": {"rank": "auto"}},
+        {"name": "altmin", "params": {"rank": 12}},  # equations of U that cost more than the calls
         {"name": "gauss_newton", "params": {"start": "second_moment"}},
         {"name": "spectral", "params": {"moment": "second_moment"}},
         {"name": "transfer"},
@@ -265,6 +266,9 @@ def test_guarantees_and_other_metrics_need_single_trials() -> None:
     assert stacked_trials.stack_size(*asked) == 0
     asked = segment_of(PROBLEMS[0], guarantee=[{"name": "oracle_inequality"}])
     assert stacked_trials.stack_size(*asked) == 0
+    wide = segment_of({**PROBLEMS[0], "num_users": 10, "dim_in": 100, "num_samples": 60, "rank": 3})
+    assert stacked_draws.plain(wide[1].setting)
+    assert stacked_trials.stack_size(*wide) == 0
     hasty = replace(recipe, timeout=5.0)  # which a stack might not meet where a trial does
     assert stacked_trials.stack_size(hasty, segment) == 0
 

@@ -13,6 +13,7 @@ import numpy as np
 
 from colora_theory.engine.streams import DATA, TRUTH, streams
 from colora_theory.estimators.base import Estimator
+from colora_theory.estimators.stacked_descent import LARGEST_SYSTEM
 from colora_theory.model import metrics
 from colora_theory.model.problem import Problem
 from colora_theory.model.stacked_draws import draw_stack, plain
@@ -38,6 +39,8 @@ def stack_size(recipe: Recipe, segment: Segment) -> int:
     if not isinstance(problem, Problem) or recipe.guarantees or not metrics.stackable(recipe.metrics):
         return 0
     if not plain(problem) or recipe.timeout < _PATIENCE:
+        return 0
+    if (problem.rank_in * problem.dim_in) ** 2 > LARGEST_SYSTEM:
         return 0
     each = 8 * problem.dim_in**2 * (problem.num_users + problem.rank_in**2)
     return min(_MOST, max(_LEAST, _BYTES // each))

@@ -34,6 +34,8 @@ _DENSE: Final = 0.7
 _CLEAR: Final = 0.03
 #: Samples per input from which Gaussian covariates are well conditioned.
 _ENOUGH: Final = 1.25
+#: Most entries (r d)² of the equations of U that are worth forming: with more, trials are faster one by one.
+LARGEST_SYSTEM: Final = 40_000
 #: Most inner iterations of a Gauss–Newton step.
 _MOST_INNER: Final = 60
 
@@ -180,6 +182,8 @@ def descend(rule: SharedDescent, data: Moments, step: Step) -> StackedFit | None
     if rank is None or given or rule.start != "split_half":
         return None
     (t, k, d, _), p = data.squares.shape, data.halves.shape[4]
+    if (rank * d) ** 2 > LARGEST_SYSTEM:
+        return None
     counting = Counting(d, p, rank, p, data.counts, True)
     if counting.undetermined or (rule.restarts is None and counting.scarce(rule.SCARCE, rule.SCARCE_EQUATIONS)):
         return None
