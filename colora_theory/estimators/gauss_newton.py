@@ -11,11 +11,9 @@ from colora_theory.estimators import stacked_descent
 from colora_theory.estimators.base import StackedFit, register
 from colora_theory.estimators.descent import Run, SharedDescent
 from colora_theory.estimators.shared_model import Point, SharedModel, sum_products, times_each, turned
+from colora_theory.estimators.stacked_descent import MOST_INNER
 from colora_theory.model.linalg import Array, Solved
 from colora_theory.model.moments import Moments
-
-#: Most inner iterations of one step: near the counting threshold an exact step costs more than it brings.
-_MOST_INNER = 60
 
 
 @register
@@ -91,7 +89,7 @@ class NewtonSystem:
 
     def solve(self, tol: float) -> Solved:
         """Conjugate gradients to the relative residual `tol`."""
-        return self.model.solve(self._normal, self.right, self._precondition, tol, _MOST_INNER)
+        return self.model.solve(self._normal, self.right, self._precondition, tol, MOST_INNER)
 
     def parts(self, change: Array) -> tuple[Array, Array | None]:
         """Changes of U and of V (None when V spans the output space), shapes (d, r1) and (p, r2)."""

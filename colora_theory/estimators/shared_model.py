@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from colora_theory.estimators.counting import Counting
 from colora_theory.model.dataset import Dataset
 from colora_theory.model.linalg import (
     CACHE_BYTES,
@@ -315,9 +316,9 @@ def _ridge(features: Array, targets: Array, penalty: float) -> Array:
 
 
 def degrees_of_freedom(model: SharedModel, cores: Array) -> int:
-    """Free parameters of the shared model: r1(d − r1) + r2(p − r2) + k r1 r2."""
+    """Free parameters of the shared model at the rank of some cores."""
     _, r1, r2 = cores.shape
-    return r1 * (model.d - r1) + r2 * (model.p - r2) + model.k * r1 * r2
+    return Counting(model.d, model.p, r1, r2, model.counts, model.regression).degrees_of_freedom
 
 
 def statistical_error(model: SharedModel, point: Point) -> float:

@@ -36,8 +36,8 @@ _CLEAR: Final = 0.03
 _ENOUGH: Final = 1.25
 #: Most entries (r d)² of the equations of U that are worth forming: with more, trials are faster one by one.
 LARGEST_SYSTEM: Final = 40_000
-#: Most inner iterations of a Gauss–Newton step.
-_MOST_INNER: Final = 60
+#: Most inner iterations of a Gauss–Newton step: near the counting threshold more brings little.
+MOST_INNER: Final = 60
 
 Mask: TypeAlias = NDArray[np.bool_]
 
@@ -169,7 +169,7 @@ def newton_step(run: StackedRun) -> tuple[Array, Mask]:
     operator = point.operator(projected=True).reshape(t, r, d, r * d)
     operator = (np.eye(d) - point.u @ point.u.swapaxes(1, 2))[:, None] @ operator
     tol = run.inner_tolerance(norms(right @ inverse))
-    solved = conjugate_gradients(operator.reshape(t, r * d, r * d), right, inverse, tol, _MOST_INNER)
+    solved = conjugate_gradients(operator.reshape(t, r * d, r * d), right, inverse, tol, MOST_INNER)
     sound = run.move(solved.solution) & solved.sound & point.clear
     here = run.point
     return norms(outside(here.u, here.gradient) @ here.input_inverse[0]) / solved.softest, sound
