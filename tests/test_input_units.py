@@ -192,6 +192,25 @@ def test_isotropic_covariates_are_left_as_they_are():
     assert input_units(ct.Dataset.from_arrays(list(x), list(x[..., :1]))) is None
 
 
+@pytest.mark.parametrize("rows", [8, 15, 40])
+def test_a_column_that_is_zero_in_every_first_row_has_its_units(rows):
+    """As the time since a user's first row: a sample of the rows in equal steps might see nothing of it."""
+    rng, users = np.random.default_rng(0), 130
+    x = rng.standard_normal((users, rows, 4))
+    x[:, :, 1] = 1e3 * np.arange(rows) * rng.uniform(0.5, 1.5, (users, 1))
+    unit = np.diag([1, 1e-3, 1, 1.0])
+    weights = rng.standard_normal((users, 1, 1)) * np.linalg.qr(rng.standard_normal((4, 1)))[0]
+    y = x @ unit @ weights + 0.1 * rng.standard_normal((users, rows, 1))
+    found = ct.Dataset.from_arrays(list(x), list(y))
+    units = input_units(found)
+    assert units is not None
+    assert units.column[1] > 1e3 * units.column[0]
+    small = changed(found, unit)
+    for name in ("altmin", "gauss_newton", "altgdmin"):
+        raw = misfit(found, fitted(name, found, rank=1))
+        assert raw < 1.001 * misfit(small, fitted(name, small, rank=1))
+
+
 @pytest.mark.parametrize("name", ["altmin", "gauss_newton"])
 def test_sensing_is_scaled_on_both_sides(name):
     found = data(9, outputs=4, design="sensing", users=30)

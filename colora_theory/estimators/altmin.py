@@ -84,7 +84,7 @@ class AltMin(SharedDescent):
         """Estimate subspaces, cores and weights; `rng` serves random starts and sufficient rows."""
         if self.fresh_samples:
             return self._fit_fresh(data, rng)
-        fit = super().fit(data, rng)
+        fit = self.descend(data, rng)
         if self.late_sweeps:
             late = late_contraction(data, fit, self.late_sweeps, rng)
             return dataclasses.replace(fit, history=dataclasses.replace(fit.history, late_contraction=late))

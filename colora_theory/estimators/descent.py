@@ -100,6 +100,10 @@ class SharedDescent(Estimator):
 
     def fit(self, data: Dataset, rng: np.random.Generator | None = None) -> Fit:
         """Estimate subspaces, cores and weights; `rng` serves random starts and sufficient rows."""
+        return self.descend(data, rng)
+
+    def descend(self, data: Dataset, rng: np.random.Generator | None) -> Fit:
+        """Fit data that are in units already (see `Estimator`)."""
         rank = choose_pair(self.rank, data, rng)
         if self.core_penalty:
             return penalised_fit(self, data, self._start(data, rank, rng), rng)

@@ -16,7 +16,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
-from scipy.linalg import solve_triangular
+from scipy.linalg import eigvalsh, solve_triangular
+from scipy.linalg.blas import ssyrk
 
 from colora_theory.estimators.trace import Trace
 from colora_theory.model.dataset import Dataset
@@ -29,8 +30,10 @@ if TYPE_CHECKING:
 ALIKE: Final = 4.0
 #: Condition number of the columns' correlations beyond which inputs are decorrelated.
 CORRELATED: Final = 100.0
-#: Rows per input that tell the second moment well enough for its use as units.
+#: Rows per input that tell the second moment well enough for its use as units, and those that are asked first.
 _ROWS: Final = 16
+_FEW: Final = 4
+_GOLDEN: Final = (math.sqrt(5.0) - 1.0) / 2.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -113,15 +116,16 @@ class InputUnits:
 def input_units(data: Dataset) -> InputUnits | None:
     """Return the units in which the pooled covariates look isotropic, or None when they do already.
 
-    Some of the rows tell, spread over all users. Columns without any entry keep their unit, and inputs whose
-    pooled second moment is singular are only scaled.
+    Some of the rows tell, spread over all users, and very few where they leave no doubt. Columns without any entry
+    keep their unit, and inputs whose pooled second moment is singular are only scaled.
     """
     x = data.covariates.reshape(-1, *data.covariates.shape[2:])
     if not len(x):  # nobody has a row
         return None
-    wanted = _ROWS * max(x.shape[1:]) + 64
-    rows = x[:: max(1, len(x) // wanted)]
     with np.errstate(all="ignore"):
+        if _isotropic(_some(x, _FEW)):
+            return None
+        rows = _some(x, _ROWS)
         if data.design == "sensing":
             sizes = [_root_mean_square(rows, (0, 2)), _root_mean_square(rows, (0, 1))]
             if all(_alike(size) for size in sizes):
@@ -133,6 +137,37 @@ def input_units(data: Dataset) -> InputUnits | None:
     if factor is None and (column == 1.0).all():
         return None
     return InputUnits(column, factor)
+
+
+def _some(rows: Array, per_input: int) -> Array:
+    """So many rows per input, evenly spread.
+
+    In steps of the golden ratio: equal steps might only see the first row of every user.
+    """
+    wanted = per_input * max(rows.shape[1:]) + 64
+    if len(rows) <= wanted:
+        return rows
+    steps = (_GOLDEN * np.arange(wanted)) % 1.0
+    return np.asarray(rows[np.unique((len(rows) * steps).astype(np.int64))])
+
+
+def _isotropic(rows: Array) -> bool:
+    """Whether a few rows look isotropic beyond doubt: in single precision, which costs half the time."""
+    single = np.asarray(rows, dtype=np.float32)
+    if single.ndim == 3:
+        squares = np.einsum("nab,nab->ab", single, single)
+        return all(_clear(np.sqrt(squares.sum(axis))) for axis in (0, 1))
+    gram = ssyrk(1.0, single.T)  # half of it
+    size = np.sqrt(np.diagonal(gram))
+    if not _clear(size):
+        return False
+    values = eigvalsh(gram / np.outer(size, size), lower=False, check_finite=False, overwrite_a=True)
+    return bool(values[-1] <= CORRELATED * values[0])
+
+
+def _clear(size: Array) -> bool:
+    """Whether all columns have entries and are of one size beyond doubt."""
+    return bool(0.0 < size.max() < np.inf and size.max() <= 0.5 * ALIKE * size.min())
 
 
 def _root_mean_square(rows: Array, axes: tuple[int, ...]) -> Array:
