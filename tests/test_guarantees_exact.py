@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 
 import numpy as np
 import pytest
@@ -289,6 +290,17 @@ def test_counting_inverse_round_trip():
         assert guarantee.value(problem.replace(num_users=users)) <= n
         if users > 2:
             assert guarantee.value(problem.replace(num_users=users - 1)) > n
+
+
+@pytest.mark.parametrize("counts", [7, (3, 9), (9, 3, 3, 20), (5, 6, 7)])
+def test_users_are_counted_by_their_samples(counts):
+    """Sums over users are sums over counts: the same, for a million users too."""
+    problem = LOCAL[0].replace(num_users=7, num_samples=counts)
+    assert Counter(problem.counts) == problem.users_by_count
+    assert sum(problem.replace(num_users=10**6).users_by_count.values()) == 10**6
+    risk = ct.guarantees.get("local_least_squares_risk").value
+    alone = [risk(problem.replace(num_users=4, num_samples=n)) / 4 for n in problem.counts]
+    np.testing.assert_allclose(risk(problem), sum(alone), rtol=1e-12)
 
 
 @pytest.mark.parametrize(

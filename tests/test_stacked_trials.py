@@ -230,6 +230,14 @@ def test_what_is_not_plain_is_left_to_the_ordinary_code(method: dict) -> None:
     assert [numbers(recipe, row) for row in rows] == [numbers(recipe, row) for row in one_by_one(recipe, segment)]
 
 
+def test_a_method_that_must_ask_exact_sweeps_is_left_to_the_ordinary_code() -> None:
+    """Gauss–Newton where samples are few, with other starts or without."""
+    methods = ({"name": "gauss_newton"}, {"name": "gauss_newton", "label": "alone", "params": {"restarts": 0}})
+    recipe, segment = segment_of(PROBLEMS[7], methods, trials=4)
+    assert stacked_trials.stack_size(recipe, segment)
+    assert at_once(recipe, segment) == []
+
+
 @pytest.mark.parametrize(
     "change",
     [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -44,7 +45,7 @@ class AltGDMin(SharedDescent):
     """
 
     name: ClassVar[str] = "altgdmin"
-    CREEPS: ClassVar[bool] = True
+    DOUBTED: ClassVar[float] = math.inf  # gradient steps are short wherever the curvature is uneven
 
     restarts: int | None = 0
     step: float = 0.5
@@ -79,7 +80,7 @@ class FedRep(SharedDescent):
     """
 
     name: ClassVar[str] = "fedrep"
-    CREEPS: ClassVar[bool] = True
+    DOUBTED: ClassVar[float] = math.inf  # gradient steps are short wherever the curvature is uneven
 
     restarts: int | None = 0
     step: float = 0.25

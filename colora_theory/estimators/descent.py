@@ -68,7 +68,9 @@ class SharedDescent(Estimator):
     FARTHEST: ClassVar[float] = 1e-2  #: largest distance at which noise ends a run: a plateau looks like noise
     KEEP_FEATURES: ClassVar[bool] = False
     MONOTONE: ClassVar[bool] = False  #: whether every sweep minimises the objective, block by block
-    CREEPS: ClassVar[bool] = False  #: whether sweeps can be short far from the limit, as gradient steps are
+    #: Samples per row of a core, or equations per unknown that all users share, up to which a method's own sweeps
+    #: can be short far from the limit, so that exact ones are asked before a fit is called converged.
+    DOUBTED: ClassVar[float] = 0.0
 
     rank: int | tuple[int, int] | str | None = None
     start: str = "split_half"
@@ -245,7 +247,8 @@ class Run:
         Short steps look like convergence where the objective is badly conditioned. Asked again after a third more
         sweeps, so that asking stays cheap.
         """
-        if not self.rule.CREEPS or self.at_rounding or self.changes[-1] <= _ROUNDING:
+        doubted = self.counting.scarce(self.rule.DOUBTED, self.rule.DOUBTED)
+        if not doubted or self.at_rounding or self.changes[-1] <= _ROUNDING:
             return True
         if self.sweeps < self.asked_again:
             return False

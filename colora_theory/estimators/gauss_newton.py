@@ -36,6 +36,7 @@ class GaussNewton(SharedDescent):
 
     name: ClassVar[str] = "gauss_newton"
     KEEP_FEATURES: ClassVar[bool] = True
+    DOUBTED: ClassVar[float] = 3.0
 
     noise_tol: float = 0.1  # its distance to the limit is known better, and rather over- than underestimated
 

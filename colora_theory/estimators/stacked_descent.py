@@ -185,7 +185,9 @@ def descend(rule: SharedDescent, data: Moments, step: Step) -> StackedFit | None
     if (rank * d) ** 2 > LARGEST_SYSTEM:
         return None
     counting = Counting(d, p, rank, p, data.counts, True)
-    if counting.undetermined or (rule.restarts is None and counting.scarce(rule.SCARCE, rule.SCARCE_EQUATIONS)):
+    if counting.undetermined or counting.scarce(rule.DOUBTED, rule.DOUBTED):
+        return None
+    if rule.restarts is None and counting.scarce(rule.SCARCE, rule.SCARCE_EQUATIONS):
         return None
     subspaces, weights = np.zeros((t, d, rank)), np.zeros((t, k, d, p))
     sweeps, done = np.zeros(t, dtype=np.int64), np.zeros(t, dtype=np.bool_)

@@ -139,7 +139,7 @@ class CollaborationSaturation(Guarantee):
 
 def heterogeneous_risk(problem: Problem, angle: float) -> float:
     """Predicted per-user risk of a shared subspace when users' own ones are tilted by `angle` (vector model)."""
-    d, r, k, n = problem.dim_in, problem.rank_in, problem.num_users, problem.counts[0]
+    d, r, k, n = problem.dim_in, problem.rank_in, problem.num_users, min(problem.users_by_count)
     # the best shared subspace follows the tilts as far as r of the k users' directions let it
     miss = (math.sin(angle) * problem.signal_norm) ** 2 * max(0.0, 1.0 - r / k)
     noise = problem.noise_std**2 + miss
@@ -191,7 +191,7 @@ class HeterogeneousRisk(Guarantee):
     tolerance = 0.25
 
     def conditions(self, problem: Problem) -> list[Hypothesis]:
-        k, n, d, r = problem.num_users, min(problem.counts), problem.dim_in, problem.rank_in
+        k, n, d, r = problem.num_users, min(problem.users_by_count), problem.dim_in, problem.rank_in
         enough = k * (n - r) >= 3 * r * (d - r)
         return [
             *_tilted(problem),

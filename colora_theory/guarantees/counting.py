@@ -43,8 +43,8 @@ def spare_equations(problem: Problem, shift: int = 0) -> int:
     d, p, r1, r2 = problem.dim_in, problem.dim_out, problem.rank_in, problem.rank_out
     _, each = shared_unknowns(problem)
     most = d - r1 if problem.design == "regression" else min(r1, r2) * (d - r1 + p - r2)
-    spare = np.clip(np.array(problem.counts) + shift - problem.core_unknowns, 0, most)
-    return each * int(spare.sum())
+    own = problem.core_unknowns - shift
+    return each * sum(users * min(max(n - own, 0), most) for n, users in problem.users_by_count.items())
 
 
 def enough_samples(problem: Problem) -> Hypothesis:

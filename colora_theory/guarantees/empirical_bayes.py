@@ -101,8 +101,8 @@ class BayesLevel(Guarantee):
             return float("nan")
         precision = 1.0 / problem.noise_std**2
         return sum(
-            size / (n * precision + 1.0 / variance)
-            for n in problem.counts
+            users * size / (n * precision + 1.0 / variance)
+            for n, users in problem.users_by_count.items()
             for variance, size in prior_variances(problem)
             if variance
         )

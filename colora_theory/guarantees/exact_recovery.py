@@ -92,7 +92,7 @@ def sensing_excess(counts: Counter[int], d: int, p: int, r1: int, r2: int) -> fl
 
 def recovers(problem: Problem, shift: int = 0) -> bool:
     """Whether the theorem's condition holds for the problem's counts, each increased by `shift`."""
-    counts = Counter(n + shift for n in problem.counts)
+    counts = Counter({n + shift: users for n, users in problem.users_by_count.items()})
     d, p, r1, r2 = problem.dim_in, problem.dim_out, problem.rank_in, problem.rank_out
     if min(counts) < problem.core_unknowns:
         return False

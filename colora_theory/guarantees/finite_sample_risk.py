@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -68,7 +69,7 @@ def _away_from(problem: Problem, threshold: int, what: str) -> Hypothesis:
     """No user's sample count is within one of the interpolation threshold."""
     return Hypothesis(
         f"num_samples ≥ {what} + 2 or ≤ {what} − 2",
-        all(abs(n - threshold) >= 2 for n in problem.counts),
+        all(abs(n - threshold) >= 2 for n in problem.users_by_count),
         f"the mean is infinite within one sample of {what} = {threshold}; got num_samples {problem.num_samples}.",
     )
 
@@ -117,7 +118,10 @@ class LocalLeastSquaresRisk(Guarantee):
         # tr(Σ⁻¹)/d is 1 for isotropic covariates, and the only change that correlation makes
         spread = 1.0 if factor is None else float((np.linalg.inv(factor) ** 2).mean() * problem.dim_in)
         energy, variance = mean_energy(problem), problem.noise_std**2 * spread
-        return sum(gaussian_risk(n, problem.num_features, outputs, energy, variance) for n in problem.counts)
+        risk = partial(
+            gaussian_risk, unknowns=problem.num_features, outputs=outputs, energy=energy, noise_variance=variance
+        )
+        return sum(users * risk(n) for n, users in problem.users_by_count.items())
 
     def min_samples(self, problem: Problem, target: float) -> int:
         """Least common num_samples ≥ q + 2 whose value is at most `target` (InputError when there is none)."""
@@ -197,7 +201,10 @@ class OracleSubspaceRisk(Guarantee):
     def formula(self, problem: Problem) -> float:
         outputs = problem.rank_out if problem.design == "regression" else 1
         energy, variance = problem.signal_norm**2, problem.noise_std**2
-        return sum(gaussian_risk(n, problem.core_unknowns, outputs, energy, variance) for n in problem.counts)
+        risk = partial(
+            gaussian_risk, unknowns=problem.core_unknowns, outputs=outputs, energy=energy, noise_variance=variance
+        )
+        return sum(users * risk(n) for n, users in problem.users_by_count.items())
 
     def min_samples(self, problem: Problem, target: float) -> int:
         """Least common num_samples ≥ q + 2 whose value is at most `target` (InputError when there is none)."""
@@ -238,7 +245,8 @@ class TransferRisk(Guarantee):
 
     def formula(self, problem: Problem) -> float:
         whole, seen = outside_energy(problem)
-        return sum(self.risk(problem, n, whole, seen) for n in problem.counts)
+        each = problem.users_by_count.items()
+        return sum(users * self.risk(problem, n, whole, seen) for n, users in each)
 
     @staticmethod
     def risk(problem: Problem, n: int, outside: float, seen: float) -> float:

@@ -53,6 +53,12 @@ def check_real(name: str, value: object, low: float = 0.0, high: float = math.in
     return number
 
 
+def check_square(name: str, value: float) -> None:
+    """Raise InputError when the square of a size would be zero, or infinite, without being so."""
+    if value and not 1e-150 <= value <= 1e150:
+        raise InputError(f"{name} must be 0 or between 1e-150 and 1e150, got {value:g}; choose other units.")
+
+
 def _allowed(low: float, high: float) -> str:
     return f"a number ≥ {low:g}" if high == math.inf else f"a number between {low:g} and {high:g}"
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -12,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from colora_theory.errors import InputError, nearest
-from colora_theory.model.checks import check_integer, check_real, check_word
+from colora_theory.model.checks import check_integer, check_real, check_square, check_word
 from colora_theory.model.covariates import LAWS, Law
 from colora_theory.model.ranks import rank_pair
 
@@ -131,7 +132,7 @@ class Problem:
             if name in given:
                 self._set(name, check_real(name, getattr(self, name), low, high))
                 if name.endswith(("_std", "_norm")):
-                    _square_exists(name, getattr(self, name))
+                    check_square(name, getattr(self, name))
         if self.incoherence is not None:
             self._set("incoherence", check_real("incoherence", self.incoherence, 1.0, float(self.num_users)))
         self._check_covariates()
@@ -264,9 +265,19 @@ class Problem:
         """Samples of each user; InputError for more users than can be listed."""
         if self.num_users > MOST_LISTED:
             raise InputError(f"counts of {self.num_users} users cannot be listed; take at most {MOST_LISTED}.")
-        if isinstance(self.num_samples, int):
-            return (self.num_samples,) * self.num_users
-        return tuple(self.num_samples[i % len(self.num_samples)] for i in range(self.num_users))
+        each, rounds, rest = self._dealt
+        return each * rounds + each[:rest]
+
+    @property
+    def users_by_count(self) -> Counter[int]:
+        """How many users have how many samples: what sums over any number of users need."""
+        each, rounds, rest = self._dealt
+        return Counter({n: rounds * times for n, times in Counter(each).items()}) + Counter(each[:rest])
+
+    @property
+    def _dealt(self) -> tuple[tuple[int, ...], int, int]:
+        each = (self.num_samples,) if isinstance(self.num_samples, int) else self.num_samples
+        return each, *divmod(self.num_users, len(each))
 
     @property
     def num_features(self) -> int:
@@ -291,11 +302,7 @@ class Problem:
 
     @property
     def homogeneous(self) -> bool:
-        """Whether every user's weight lies exactly in the shared model (no deviation, outlier, intercept).
-
-        What the fields come to counts: a share of outliers that rounds to no user is none, nor does a subspace
-        tilt without a signal in it.
-        """
+        """Whether every user's weight lies exactly in the shared model: what the fields come to counts."""
         tilted = self.similarity_angle and self.signal_norm
         return not (tilted or self.deviation_norm or self.num_outliers or self.intercept_std)
 
@@ -329,12 +336,6 @@ def covariance_factor(problem: Problem) -> NDArray[np.float64] | None:
     """Return L with Cov(x) = LᵀL, shape (dim_in, dim_in); None when the covariance is the identity."""
     law = problem.covariate_law
     return None if law.factor is None else law.factor(problem.dim_in, problem.covariate_parameter or 0.0)
-
-
-def _square_exists(name: str, value: float) -> None:
-    """Errors are squared: beyond these sizes they would be zero or infinite without being so."""
-    if value and not 1e-150 <= value <= 1e150:
-        raise InputError(f"{name} must be 0 or between 1e-150 and 1e150, got {value:g}; choose other units.")
 
 
 def _counts(value: Any, num_users: int) -> int | tuple[int, ...]:
