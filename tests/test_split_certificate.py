@@ -271,6 +271,22 @@ def test_an_unknown_noise_takes_its_share_of_the_failures():
         assert found.error == pytest.approx(given.error, rel=1e-12)
 
 
+def test_what_a_step_may_miss_is_in_its_region(monkeypatch):
+    """The radius around its end grows by what the limit of the noise's operator norm grows by."""
+    basis, _, _, _, data = part(np.random.default_rng(33), k=200, n=60, sigma=0.1)
+    plain, radii = fresh_region.tangent_step, []
+    for more in (0.0, 0.01):
+
+        def noisier(*given, more=more):
+            step = plain(*given)
+            return dataclasses.replace(step, noise=step.noise + more)
+
+        monkeypatch.setattr(fresh_region, "tangent_step", noisier)
+        radii.append(judge(basis, data, 0.1, 0.1, 0.01)[1].radius)
+    assert radii[1] < 0.5
+    assert radii[1] - radii[0] == pytest.approx(0.01, rel=1e-9)
+
+
 def test_noise_ceiling():
     rng = np.random.default_rng(10)
     below = 0
