@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 
 import colora_theory as ct
+from colora_theory.estimators import block_steps
 from colora_theory.estimators.input_units import input_units
+from colora_theory.estimators.shared_model import SharedModel
 from colora_theory.model.dataset import predict
 from colora_theory.model.linalg import haar
 
@@ -227,3 +229,26 @@ def test_recorded_subspaces_are_those_of_the_data():
     found = changed(data(4), np.diag([1e-3, 1, 1, 1, 1, 1e3]))
     fit = fitted("altmin", found, keep_history=True)
     assert ct.subspace_distance(fit.history.input_subspaces[-1], fit.input_subspace) < 1e-9
+
+
+@pytest.mark.parametrize("design", ["regression", "sensing"])
+def test_the_distance_left_is_that_of_exact_sweeps(design, monkeypatch):
+    """To two digits, also where a sweep's equations are badly conditioned: the Ritz values tell how far to go."""
+    rng, told, exact = np.random.default_rng(4), [], []
+    for seed in range(30):
+        found = data(seed, outputs=3, design=design, users=20)
+        if design == "regression":
+            found = changed(
+                found, haar(rng, 6, 6) * 10 ** np.linspace(0, rng.uniform(0, 4), 6) @ haar(rng, 6, 6).T
+            )
+        model = SharedModel(found)
+        u, v = haar(rng, 6, 2), haar(rng, 3, 2)
+        for _ in range(int(rng.integers(1, 12))):
+            u, v, _ = block_steps.alternate(model, model.evaluate(u, v), 0.0)
+        point = model.evaluate(u, v)
+        told.append(block_steps.distance_left(model, point))
+        with monkeypatch.context() as patch:
+            patch.setattr(block_steps, "_SWEEP", 0.0)
+            exact.append(block_steps.distance_left(model, point))
+    assert np.isfinite(exact).sum() >= 20
+    np.testing.assert_allclose(told, exact, rtol=0.02, atol=1e-12)

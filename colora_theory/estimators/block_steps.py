@@ -9,6 +9,9 @@ import numpy as np
 from colora_theory.estimators.shared_model import Point, SharedModel
 from colora_theory.model.linalg import Array
 
+#: Accuracy of the sweeps that tell how far a point is from its limit.
+_SWEEP = 1e-5
+
 
 def warm_up(model: SharedModel, u: Array, v: Array, strength: float, sweeps: int = 60) -> tuple[Array, Array]:
     """Improve a poor start by sweeps whose cores are shrunken (ridge) in proportion to the misfit.
@@ -36,15 +39,19 @@ def warm_up(model: SharedModel, u: Array, v: Array, strength: float, sweeps: int
     return u, v
 
 
-def alternate(model: SharedModel, point: Point, tol: float, record: Any = None) -> tuple[Array, Array, bool]:
+def alternate(
+    model: SharedModel, point: Point, tol: float, record: Any = None, *, sure: bool = False
+) -> tuple[Array, Array, bool]:
     """U step, then V step, from a point with its cores; `record(half_step, objective)` sees every half step.
+
+    `tol` and `sure` are the accuracy of the steps, as in `SharedModel.solve`.
 
     A step that is singular, or nearly, or that starts where the fit interpolates, has been seen to end in rounding
     errors that raise the objective: such a step is taken only if it does not.
     """
     cores, v, objective = point.cores, point.v, point.objective
     interpolates = objective <= 1e-28 * model.energy
-    change, singular = model.solve_input(point, point.moments, tol)
+    change, singular = model.solve_input(point, point.moments, tol, sure=sure)
     u, triangle = np.linalg.qr(point.u + change)
     seen = record is not None and v.shape[1] == model.p  # otherwise the V step tells the objective anyway
     doubtful = interpolates or singular or _collapsed(triangle)
@@ -58,7 +65,7 @@ def alternate(model: SharedModel, point: Point, tol: float, record: Any = None) 
         if record is not None:
             record("input_subspace", objective)
         return u, v, singular
-    change, before, flag = model.solve_output(u, cores, v, tol)
+    change, before, flag = model.solve_output(u, cores, v, tol, sure=sure)
     objective = min(before, objective) if u is point.u else before
     if record is not None:
         record("input_subspace", objective)
@@ -93,7 +100,7 @@ def distance_left(model: SharedModel, point: Point) -> float:
     """How far exact sweeps would move the subspaces, as two of them tell; infinite if they speed up."""
     moves = []
     for _ in range(2):
-        u, v, _ = alternate(model, point, 0.0)
+        u, v, _ = alternate(model, point, _SWEEP, sure=True)
         moves.append(float(np.hypot(moved(point.u, u), moved(point.v, v))))
         point = model.evaluate(u, v)
     first, second = moves

@@ -223,11 +223,18 @@ class SharedModel:
         precondition: Callable[[Array], Array],
         tol: float,
         most: int | None = None,
+        sure: bool = False,
     ) -> Solved:
         """Conjugate gradients for a system made of the products above, `normal(change, coarse)`.
 
         Coarse products serve a coarse `tol`; where they fail (values beyond single precision) exact ones follow.
+        `sure`: `tol` is the accuracy of the solution, as the smallest Ritz value tells, not that of the residual.
         """
+        if sure and tol > 0.0:
+            solved = self.solve(normal, right, precondition, 0.1 * tol)
+            if solved.softest >= 0.1 or solved.singular:
+                return solved
+            tol *= solved.softest
         if tol >= _COARSE and self._single is not None:
             with np.errstate(over="ignore", invalid="ignore"):
                 solved = conjugate_gradients(lambda p: normal(p, True), right, precondition, tol, most)
@@ -237,8 +244,8 @@ class SharedModel:
 
     # --- block steps --------------------------------------------------------------------------------------
 
-    def solve_input(self, point: Point, moments: Array, tol: float) -> tuple[Array, bool]:
-        """Change of U that minimises the objective for the point's cores and V; `tol` is the relative residual.
+    def solve_input(self, point: Point, moments: Array, tol: float, *, sure: bool = False) -> tuple[Array, bool]:
+        """Change of U that minimises the objective for the point's cores and V; `tol` and `sure` as in `solve`.
 
         `moments` are the residual moments, the point's own or those of other data. Returns the change, shape
         (d, r1), and whether the normal equations turned out singular.
@@ -254,10 +261,12 @@ class SharedModel:
 
         inverse, flat = point.input_inverse
         right = sum_products(moments if v.shape[1] == self.p else moments @ v, cores)
-        solved = self.solve(normal, right, lambda p: p @ inverse, tol)
+        solved = self.solve(normal, right, lambda p: p @ inverse, tol, sure=sure)
         return solved.solution, solved.singular or flat
 
-    def solve_output(self, u: Array, cores: Array, v: Array, tol: float) -> tuple[Array, float, bool]:
+    def solve_output(
+        self, u: Array, cores: Array, v: Array, tol: float, *, sure: bool = False
+    ) -> tuple[Array, float, bool]:
         """Change of V for given U and cores, the objective before the step, and whether it was singular."""
         if self.regression:
             rank = v.shape[1]
@@ -279,7 +288,7 @@ class SharedModel:
 
         inverse, flat = pseudo_inverse(weighted_square(self.counts, cores.swapaxes(1, 2)))
         right = sum_products(moments.swapaxes(1, 2), side.swapaxes(1, 2))
-        solved = self.solve(normal, right, lambda p: p @ inverse, tol)
+        solved = self.solve(normal, right, lambda p: p @ inverse, tol, sure=sure)
         return solved.solution, objective, solved.singular or flat
 
 
