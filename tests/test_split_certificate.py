@@ -287,6 +287,16 @@ def test_what_a_step_may_miss_is_in_its_region(monkeypatch):
     assert radii[1] - radii[0] == pytest.approx(0.01, rel=1e-9)
 
 
+def test_regions_follow_the_units_of_the_responses():
+    """Responses and noise times four: the same subspaces, errors sixteen times as large."""
+    basis, _, _, _, data = part(np.random.default_rng(34), k=200, n=60, sigma=0.1)
+    large = dataclasses.replace(data, responses=4.0 * data.responses)
+    for old, new in zip(judge(basis, data, 0.1, 0.12, 0.01), judge(basis, large, 0.4, 0.48, 0.01), strict=True):
+        assert 0.0 < old.radius < 1.0
+        assert new.radius == pytest.approx(old.radius, rel=1e-9)
+        assert new.error == pytest.approx(16.0 * old.error, rel=1e-9)
+
+
 def test_noise_ceiling():
     rng = np.random.default_rng(10)
     below = 0
