@@ -30,6 +30,7 @@ from colora_theory.guarantees.split_certificate import (
     CertifiedError,
     CertifiedSubspace,
     _error_by_rows,
+    _error_by_users,
     angle_sum,
     plan_of,
 )
@@ -234,6 +235,21 @@ def test_spread_of_the_parts_is_subtracted():
     mean = found.mean(0)
     assert _error_by_rows(regions, mean) == pytest.approx(((mean - theta) ** 2).sum())
     assert _error_by_rows(regions, theta) == pytest.approx(4 * ((mean - theta) ** 2).sum())
+
+
+def test_parts_of_the_users_add_up():
+    """(√D + ‖θ̂ − θ̄‖)² of each part's users, by its better region: a truth at the far end is reached."""
+    rng = np.random.default_rng(10)
+    found, members = rng.standard_normal((5, 4, 1)), [np.arange(5) % 2 == j for j in range(2)]
+    regions = [
+        (judge_like(found[users], limit), judge_like(found[users] + 100.0, limit))
+        for users, limit in zip(members, (0.5, 2.0), strict=True)
+    ]
+    assert _error_by_users(regions, members, found) == pytest.approx(2.5)
+    target = found + 1.0
+    sizes = [math.sqrt(4 * users.sum()) for users in members]
+    expected = (math.sqrt(0.5) + sizes[0]) ** 2 + (math.sqrt(2.0) + sizes[1]) ** 2
+    assert _error_by_users(regions, members, target) == pytest.approx(expected)
 
 
 def judge_like(weights, error):
