@@ -125,7 +125,7 @@ def test_a_writer_goes_on_with_the_sums_of_the_writers_before_it(tmp_path):
     seen = [values[t] for t in there]
     assert (n, mean, m2 / (n - 1)) == pytest.approx((len(seen), statistics.fmean(seen), statistics.variance(seen)))
     writer = Writer(tmp_path / "a", one, one.metrics, lambda file: about)
-    marks = writer.stored()
+    marks = writer.stored(100)
     writer.close()
     assert [[list(mark) for mark in cell] for cell in marks] == [
         [[], [int(t in there) for t in range(50)] if cell in (1, 2) else []] for cell in range(len(one.cells))
@@ -138,5 +138,5 @@ def test_marks_of_trials_without_a_gap_begin_where_they_do(tmp_path):
     writer = Writer(tmp_path / "a", one, one.metrics, lambda file: about)
     writer.add([Row(0, 0, t, "converged", "", (1.0, None)) for t in (3, 4, 5)])
     writer.add([Row(1, 0, t, "converged", "", (1.0, None)) for t in (0, 1)])
-    assert [list(mark) for (mark,) in writer.stored()] == [[0, 0, 0, 1, 1, 1], [1, 1]]
+    assert [list(mark) for (mark,) in writer.stored(100)] == [[0, 0, 0, 1, 1, 1], [1, 1]]
     writer.close()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
 import sqlite3
@@ -151,6 +152,7 @@ def test_what_an_outside_kill_left_is_run_again(tmp_path):
     before = results.frame()
     connection = sqlite3.connect(results.file)
     connection.execute("UPDATE trial SET status = 'crashed', parameter_error = NULL WHERE trial = 2")
+    connection.execute("DELETE FROM checksum")  # computed again from the rows
     connection.commit()
     connection.close()
     again = run(build(), tmp_path / "a", backend="inline", retry_failed="crashed")
@@ -272,8 +274,12 @@ def damaged(original: bytes, rng: np.random.Generator) -> bytes:
     return bytes(blob[: len(original)])
 
 
+LONGER = ({"trials": 6}, {"trials": 8, "batch": 2, "target_mcse": {"parameter_error": {"absolute": 1e-9}}})
+
+
 def commands_on_damage(folder: Path, times: int, seed: int) -> None:
-    study = build(estimator=[{"name": "fake_noise"}, {"name": "fake_raises"}], run={"trials": 4})
+    methods = [{"name": "fake_noise"}, {"name": "fake_raises"}]
+    study, *longer = (build(estimator=methods, run=table) for table in ({"trials": 4}, *LONGER))
     source = run(study, folder / "good", backend="inline").file
     rng, original = np.random.default_rng(seed), source.read_bytes()
     runner = CliRunner()
@@ -295,6 +301,9 @@ def commands_on_damage(folder: Path, times: int, seed: int) -> None:
             if asked.exit_code == 2:
                 assert told[-1].startswith("Error: "), (number, command, asked.output)
         shutil.rmtree(folder / "m", ignore_errors=True)
+        for further in longer:  # goes on, or says why not
+            with contextlib.suppress(InputError):
+                run(further, place, backend="inline", retry_failed="all" if number % 2 else None)
 
 
 def test_damaged_stores_are_told_in_one_sentence(tmp_path):
@@ -304,6 +313,42 @@ def test_damaged_stores_are_told_in_one_sentence(tmp_path):
 @pytest.mark.slow
 def test_many_damaged_stores(tmp_path):
     commands_on_damage(tmp_path, 10_000, seed=2)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ("UPDATE trial SET trial = -5 WHERE trial = 1", "is damaged"),
+        ("UPDATE trial SET trial = 'one' WHERE trial = 1", "is damaged"),
+        ("UPDATE trial SET trial = 1.5 WHERE trial = 1", "is damaged"),
+        ("UPDATE trial SET trial = 1000000000000 WHERE trial = 1", ""),  # beyond the study: one runs again
+        ("UPDATE tally SET mean = 'much'", "is damaged"),
+        ("UPDATE checksum SET sum = 'much'", "is damaged"),
+    ],
+)
+def test_a_run_that_goes_on_from_a_damaged_store_says_so(tmp_path, change, said):
+    source = run(build(estimator=[{"name": "fake_noise"}]), tmp_path / "a", backend="inline").file
+    with sqlite3.connect(source) as connection:
+        connection.execute(change)
+    connection.close()
+    longer = build(estimator=[{"name": "fake_noise"}], run={"trials": 15})
+    if said:
+        with pytest.raises(InputError, match=said):
+            run(longer, tmp_path / "a", backend="inline")
+    else:
+        assert len(run(longer, tmp_path / "a", backend="inline").frame()["trial"].unique()) == 15
+
+
+def test_asking_for_failed_rows_again_hides_no_damage(tmp_path):
+    """The sums of all rows are computed afresh then, which must not make changed numbers good."""
+    study = build(estimator=[{"name": "fake_noise"}, {"name": "fake_raises"}])
+    source = run(study, tmp_path / "a", backend="inline").file
+    with sqlite3.connect(source) as connection:
+        connection.execute("UPDATE trial SET parameter_error = 1.0 + parameter_error WHERE trial = 1")
+    connection.close()
+    with pytest.raises(InputError, match="not those that were written"):
+        run(study, tmp_path / "a", backend="inline", retry_failed="all")
+    assert Results.open(tmp_path / "a").verify()
 
 
 @pytest.mark.parametrize("command", ["export", "check", "report", "plot"])

@@ -23,6 +23,7 @@ from colora_theory.model.checks import check_flag
 from colora_theory.results.identity import describe, describe_folder
 from colora_theory.results.results import Results
 from colora_theory.results.rows import FAILURES
+from colora_theory.results.store import FILE, malformed
 from colora_theory.results.writer import Writer
 from colora_theory.studies.study import Study
 
@@ -70,16 +71,18 @@ def run(
     try:
         recipe = Recipe.of(study)
         now = manifest(study.seed) | ({} if data is None else {"data_sha256": data})
-        writer = Writer(folder, study, recipe.columns, lambda file: describe(study, file, now, accept_version))
-        try:
-            if retry_failed is not None:
-                _retry(writer, retry_failed)
-            describe_folder(folder, study, writer.about["manifest"])
-            stopping = Stopping(study, writer.values) if study.run.target_mcse else None
-            schedule = Schedule(study, writer.stored(), part, pool.slots, stopping)
-            _work(schedule, recipe, pool, writer, Progress(schedule.trials_left, quiet=quiet), study.run.run_ends)
-        finally:
-            writer.close()
+        with malformed(folder / FILE):
+            writer = Writer(folder, study, recipe.columns, lambda file: describe(study, file, now, accept_version))
+            try:
+                if retry_failed is not None:
+                    _retry(writer, retry_failed)
+                describe_folder(folder, study, writer.about["manifest"])
+                stopping = Stopping(study, writer.values) if study.run.target_mcse else None
+                schedule = Schedule(study, writer.stored(study.run.most_trials), part, pool.slots, stopping)
+                progress = Progress(schedule.trials_left, quiet=quiet)
+                _work(schedule, recipe, pool, writer, progress, study.run.run_ends)
+            finally:
+                writer.close()
     finally:
         pool.close()
     return Results.open(folder)

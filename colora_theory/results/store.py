@@ -11,11 +11,13 @@ from __future__ import annotations
 import fcntl
 import functools
 import json
+import os
 import sqlite3
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Final
+from typing import IO, Any, Final
 
 from colora_theory.errors import InputError, expect
 
@@ -62,7 +64,7 @@ def connect(file: Path, *, write: bool = False) -> sqlite3.Connection:
     alone = not _log_of(file).exists() and not (file.parent / LOCK).exists()  # asked before SQLite makes a log
     try:
         connection = _open(file, "rw" if write else "ro")
-    except sqlite3.Error as error:
+    except (sqlite3.Error, UnicodeDecodeError) as error:  # the latter of a name that SQLite quotes
         raise InputError(f"{file} cannot be opened as a store of results: {error}.") from None
     try:
         _check(file, connection)
@@ -87,7 +89,7 @@ def _check(file: Path, connection: sqlite3.Connection) -> None:
         application = connection.execute("PRAGMA application_id").fetchone()[0]
         version = connection.execute("PRAGMA user_version").fetchone()[0]
         tables = {row[0] for row in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
-    except sqlite3.Error as error:
+    except (sqlite3.Error, UnicodeDecodeError) as error:
         raise InputError(f"{file} cannot be opened as a store of results: {error}.") from None
     if application != APPLICATION_ID:
         raise InputError(f"{file} is no store of colora_theory results.")
@@ -177,13 +179,44 @@ def damage(file: Path) -> Iterator[None]:
     except sqlite3.OperationalError as error:
         raise InputError(f"{file} cannot be read: {error}.") from error
     except (sqlite3.Error, *_TRIPS) as error:
-        text = " ".join(str(error).split())[:200]
-        raise InputError(
-            f"{file} is damaged ({type(error).__name__}: {text}); restore it from a copy, or run again."
-        ) from error
+        raise _damaged(file, error) from error
+
+
+@contextmanager
+def malformed(file: Path) -> Iterator[None]:
+    """As `damage`, while much else may go wrong: of what SQLite itself finds, other than a full disk or a lock."""
+    try:
+        yield
+    except sqlite3.OperationalError:
+        raise
+    except sqlite3.DatabaseError as error:
+        raise _damaged(file, error) from error
+
+
+def _damaged(file: Path, error: Exception) -> InputError:
+    text = " ".join(str(error).split())[:200]
+    return InputError(f"{file} is damaged ({type(error).__name__}: {text}); restore it from a copy, or run again.")
 
 
 _TRIPS: Final = (ValueError, TypeError, KeyError, IndexError, AttributeError, OverflowError, RecursionError)
+
+
+def lock(out: Path) -> IO[str]:
+    """Lock the results in a folder, made if need be, for writing; InputError while another process writes."""
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(out / LOCK, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o644)
+        file = os.fdopen(descriptor, "w")
+    except OSError as error:
+        raise InputError(f"cannot write to {out}: {error.strerror or error}.") from None
+    for patience in (0.1, 0.2, 0.3, 0.0):  # someone may just be asking whether we run
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return file
+        except BlockingIOError:
+            time.sleep(patience)
+    file.close()
+    raise InputError(f"another process is writing to {out}; wait for it, or choose another --out.")
 
 
 def is_locked(out: Path) -> bool:

@@ -2,28 +2,25 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import math
-import os
 import sqlite3
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, Final, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
-from colora_theory.errors import InputError
 from colora_theory.results.checksum import row_hash
 from colora_theory.results.rows import Row
 from colora_theory.results.store import (
     CHECKSUM,
     FILE,
-    LOCK,
     connect,
     create,
     damage,
+    lock,
     quoted,
     set_meta,
     value_columns,
@@ -48,12 +45,13 @@ class Writer:
     def __init__(
         self, out: Path, study: Study, columns: Sequence[str], describe: Describe, *, hold: bool = False
     ) -> None:
-        self._lock = _lock(out)
+        self._lock = lock(out)
         self._file = file = out / FILE
         self._created = False
         try:
             # Under the lock, so that no other study can come in between the question and the first row.
-            about = {**describe(file if file.exists() else None), "open": True}
+            with damage(file):
+                about = {**describe(file if file.exists() else None), "open": True}
             if not file.exists():
                 create(file, columns, about)
                 self._created = True
@@ -120,10 +118,12 @@ class Writer:
         if key in self._sums:
             return
         where = "WHERE cell = ? AND estimator = ?"
-        for name, n, mean, m2 in self.connection.execute(f"SELECT name, n, mean, m2 FROM tally {where}", key):
-            self._tally[cell, estimator, name] = n, mean, m2
-        found = self.connection.execute(f"SELECT sum FROM checksum {where}", key).fetchone()
-        self._sums[key] = 0 if found is None else int(found[0])
+        with damage(self._file):
+            for name, n, *moments in self.connection.execute(f"SELECT name, n, mean, m2 FROM tally {where}", key):
+                mean, m2 = map(float, moments)
+                self._tally[cell, estimator, name] = int(n), mean, m2
+            found = self.connection.execute(f"SELECT sum FROM checksum {where}", key).fetchone()
+            self._sums[key] = 0 if found is None else int(found[0])
 
     def set_meta(self, **entries: Any) -> None:
         """Write entries of the store's description (in the running transaction, if there is one)."""
@@ -194,11 +194,21 @@ class Writer:
 
     def _sum_up(self) -> None:
         """Compute the checksums afresh from the rows."""
+        self._sums = self._sums_of_rows()
+        self._write_sums(self._sums)
+        self._forget()
+
+    def _sums_of_rows(self) -> dict[tuple[int, int], int]:
         self._forget()
         for cell, estimator, *row in self.connection.execute("SELECT * FROM trial"):
             self._sum(cell, estimator, [row])
-        self._write_sums(self._sums)
-        self._forget()
+        return self._sums
+
+    def _check_sums(self) -> None:
+        """Refuse rows that are not those that were written: sums computed afresh would hide it."""
+        told = self.connection.execute("SELECT cell, estimator, sum FROM checksum").fetchall()
+        if {(cell, estimator): int(total) for cell, estimator, total in told} != self._sums_of_rows():
+            raise ValueError("rows are not those that were written")
 
     def _write_sums(self, keys: Iterable[tuple[int, int]]) -> None:
         self.connection.executemany(
@@ -223,21 +233,28 @@ class Writer:
             self._touched.clear()
         self._pending, self._committed = 0, time.monotonic()
 
-    def stored(self) -> list[list[bytearray]]:
-        """Which trials are stored, for each cell and estimator of the study: 1 at the numbers of these trials."""
+    def stored(self, most: int) -> list[list[bytearray]]:
+        """Which trials below `most` are stored, for each cell and estimator of the study: 1 at their numbers."""
         marks = [[bytearray() for _ in self.estimators] for _ in self.cells]
         cells, estimators = ({row: i for i, row in enumerate(ids)} for ids in (self.cells, self.estimators))
-        query = "SELECT cell, estimator, count(*), min(trial), max(trial) FROM trial GROUP BY cell, estimator"
-        for *key, count, first, last in self.connection.execute(query):
-            if key[0] not in cells or key[1] not in estimators:
-                continue
-            mark = marks[cells[key[0]]][estimators[key[1]]]
-            mark.extend(bytes(first) + b"\1" * (last + 1 - first))
-            if count != last + 1 - first:  # with gaps
-                mark[:] = bytes(last + 1)
-                each = "SELECT trial FROM trial WHERE cell = ? AND estimator = ?"
-                for (trial,) in self.connection.execute(each, key):
-                    mark[trial] = 1
+        below = "CASE WHEN trial < :most THEN trial END"
+        query = (
+            f"SELECT cell, estimator, count({below}), min({below}), max({below}), "
+            "sum(typeof(trial) <> 'integer' OR trial < 0) FROM trial GROUP BY cell, estimator"
+        )
+        with damage(self._file):
+            for *key, count, first, last, strange in self.connection.execute(query, {"most": most}):
+                if strange:
+                    raise ValueError(f"numbers of {strange} trials are none")
+                if not count or key[0] not in cells or key[1] not in estimators:
+                    continue
+                mark = marks[cells[key[0]]][estimators[key[1]]]
+                mark.extend(bytes(first) + b"\1" * (last + 1 - first))
+                if count != last + 1 - first:  # with gaps
+                    mark[:] = bytes(last + 1)
+                    each = "SELECT trial FROM trial WHERE cell = ? AND estimator = ? AND trial < ?"
+                    for (trial,) in self.connection.execute(each, (*key, most)):
+                        mark[trial] = 1
         return marks
 
     def values(self, cell: int, estimator: int, name: str, trials: range) -> list[float]:
@@ -247,13 +264,16 @@ class Writer:
             f"AND (trial - ?) % ? = 0 AND {quoted(name)} IS NOT NULL ORDER BY trial"
         )
         key = (self.cells[cell], self.estimators[estimator], trials.start, trials.stop, trials.start, trials.step)
-        return [value for (value,) in self.connection.execute(query, key)]
+        with damage(self._file):
+            return [float(value) for (value,) in self.connection.execute(query, key)]
 
     def forget_failures(self, statuses: Sequence[str]) -> dict[str, int]:
         """Delete the failed rows with these statuses, so that they are run again; return how many of each."""
         counts: dict[str, int] = {}
         with self._all_or_nothing():
             self.connection.execute("BEGIN")
+            with damage(self._file):
+                self._check_sums()
             for status in statuses:
                 done = self.connection.execute("DELETE FROM trial WHERE status = ?", (status,)).rowcount
                 counts |= {status: done} if done else {}
@@ -321,20 +341,3 @@ def _grouped(rows: Iterable[Row]) -> dict[tuple[int, int], list[Row]]:
 
 def _storable(value: float) -> float:
     return value if math.isfinite(value) else 0.0  # moments that overflow: SQLite has no NaN
-
-
-def _lock(out: Path) -> IO[str]:
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(out / LOCK, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o644)
-        lock = os.fdopen(descriptor, "w")
-    except OSError as error:
-        raise InputError(f"cannot write to {out}: {error.strerror or error}.") from None
-    for patience in (0.1, 0.2, 0.3, 0.0):  # someone may just be asking whether we run
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return lock
-        except BlockingIOError:
-            time.sleep(patience)
-    lock.close()
-    raise InputError(f"another process is writing to {out}; wait for it, or choose another --out.")
