@@ -126,6 +126,8 @@ def test_a_writer_goes_on_with_the_sums_of_the_writers_before_it(tmp_path):
     assert (n, mean, m2 / (n - 1)) == pytest.approx((len(seen), statistics.fmean(seen), statistics.variance(seen)))
     writer = Writer(tmp_path / "a", one, one.metrics, lambda file: about)
     marks = writer.stored(100)
+    for most in (10, 12, 20):  # without the gaps beyond, and with some
+        assert list(writer.stored(most)[1][1]) == [int(t in there) for t in range(most)]
     writer.close()
     assert [[list(mark) for mark in cell] for cell in marks] == [
         [[], [int(t in there) for t in range(50)] if cell in (1, 2) else []] for cell in range(len(one.cells))

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.linalg import eigvalsh, solve_triangular
 from scipy.linalg.blas import ssyrk
 
@@ -33,6 +34,7 @@ CORRELATED: Final = 100.0
 #: Rows per input that tell the second moment well enough for its use as units, and those that are asked first.
 _ROWS: Final = 16
 _FEW: Final = 4
+_BLOCK: Final = 256
 _GOLDEN: Final = (math.sqrt(5.0) - 1.0) / 2.0
 
 
@@ -123,9 +125,9 @@ def input_units(data: Dataset) -> InputUnits | None:
     if not len(x):  # nobody has a row
         return None
     with np.errstate(all="ignore"):
-        if _isotropic(_some(x, _FEW)):
+        if _isotropic(_some(x, _FEW, np.float32)):
             return None
-        rows = _some(x, _ROWS)
+        rows = _some(x, _ROWS, x.dtype)
         if data.design == "sensing":
             sizes = [_root_mean_square(rows, (0, 2)), _root_mean_square(rows, (0, 1))]
             if all(_alike(size) for size in sizes):
@@ -139,25 +141,27 @@ def input_units(data: Dataset) -> InputUnits | None:
     return InputUnits(column, factor)
 
 
-def _some(rows: Array, per_input: int) -> Array:
+def _some(rows: Array, per_input: int, dtype: Any) -> NDArray[Any]:
     """So many rows per input, evenly spread.
 
     In steps of the golden ratio: equal steps might only see the first row of every user.
     """
     wanted = per_input * max(rows.shape[1:]) + 64
     if len(rows) <= wanted:
-        return rows
-    steps = (_GOLDEN * np.arange(wanted)) % 1.0
-    return np.asarray(rows[np.unique((len(rows) * steps).astype(np.int64))])
+        return np.asarray(rows, dtype)
+    at = np.unique((len(rows) * ((_GOLDEN * np.arange(wanted)) % 1.0)).astype(np.int64))
+    some = np.empty((len(at), *rows.shape[1:]), dtype)
+    for start in range(0, len(at), _BLOCK):  # no copy of all of them in another type
+        some[start : start + _BLOCK] = rows[at[start : start + _BLOCK]]
+    return some
 
 
-def _isotropic(rows: Array) -> bool:
+def _isotropic(rows: NDArray[np.float32]) -> bool:
     """Whether a few rows look isotropic beyond doubt: in single precision, which costs half the time."""
-    single = np.asarray(rows, dtype=np.float32)
-    if single.ndim == 3:
-        squares = np.einsum("nab,nab->ab", single, single)
+    if rows.ndim == 3:
+        squares = np.einsum("nab,nab->ab", rows, rows)
         return all(_clear(np.sqrt(squares.sum(axis))) for axis in (0, 1))
-    gram = ssyrk(1.0, single.T)  # half of it
+    gram = ssyrk(1.0, rows.T)  # half of it
     size = np.sqrt(np.diagonal(gram))
     if not _clear(size):
         return False

@@ -302,7 +302,8 @@ class Problem:
 
     @property
     def homogeneous(self) -> bool:
-        """Whether every user's weight lies exactly in the shared model: what the fields come to counts."""
+        """Whether every weight is exactly in the shared model. What the fields come to counts: a share of outliers
+        that rounds to no user is none, nor does a subspace tilt without a signal in it."""
         tilted = self.similarity_angle and self.signal_norm
         return not (tilted or self.deviation_norm or self.num_outliers or self.intercept_std)
 
