@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 import numpy as np
-from scipy import stats
+import scipy
 
 from colora_theory import estimators
 from colora_theory.engine.limits import one_blas_thread, quiet
@@ -92,14 +92,14 @@ def least_error_caught(required: Requirement, sample: Sample, alpha: float) -> f
     if required.form == "always" or not n:
         return 0.0
     if required.form == "share":
-        needed = int(stats.binom.isf(alpha, n, required.delta)) + 1
+        needed = int(scipy.stats.binom.isf(alpha, n, required.delta)) + 1
         return (needed / n - required.delta) if needed <= n else math.inf
     size = float(np.abs(sample.claimed).mean()) if len(sample.claimed) else math.nan
     if not (0 < size < ENDLESS) or len(sample.observed) < 2:
         return 0.0
     two_sided = alpha / 2 if required.side == "equality" else alpha
     error = float((sample.observed - sample.claimed).std(ddof=1)) / math.sqrt(len(sample.observed))
-    return float(stats.t.isf(two_sided, len(sample.observed) - 1)) * error / size
+    return float(scipy.stats.t.isf(two_sided, len(sample.observed) - 1)) * error / size
 
 
 def _weak(name: str, wrong: float, trials: int, alpha: float) -> str:

@@ -245,7 +245,7 @@ def test_nothing_overlaps_the_data_and_nothing_is_cut_off(kinds: ct.Results) -> 
             assert tight.x0 >= page.x0 - 1
             assert tight.x1 <= page.x1 + 1
             assert tight.y0 >= page.y0 - 1
-        plots.plt.close(picture)
+        plots.pyplot().close(picture)
 
 
 def test_styles_of_ones_own(results: ct.Results, tmp_path: Path) -> None:
@@ -259,8 +259,8 @@ def test_styles_of_ones_own(results: ct.Results, tmp_path: Path) -> None:
     assert mine.get_size_inches()[0] == pytest.approx(2 * plain.get_size_inches()[0])
     assert mine.axes[0].get_facecolor() != plain.axes[0].get_facecolor()
     assert plain.get_size_inches()[0] == pytest.approx(3.3)
-    plots.plt.close(mine)
-    plots.plt.close(plain)
+    plots.pyplot().close(mine)
+    plots.pyplot().close(plain)
     with pytest.raises(ct.InputError, match="unknown style 'nonsense'"):
         plots.draw(results, tmp_path / "none", style="nonsense")
 
@@ -278,7 +278,7 @@ def test_the_picture_shows_the_table(results: ct.Results, style: str) -> None:
     assert axes.get_xlabel() == "users $k$"
     drawn = {round(y, 12) for line in axes.lines for y in np.asarray(line.get_ydata(), float)}
     assert {round(y, 12) for y in drawn_from["points"]["mean"]} <= drawn
-    plots.plt.close(picture)
+    plots.pyplot().close(picture)
 
 
 def test_long_ticks_are_powers_of_ten() -> None:

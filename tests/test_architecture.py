@@ -131,7 +131,15 @@ def test_every_room_says_what_may_live_there() -> None:
 @pytest.mark.parametrize("heavy", ["numpy", "scipy", "pandas", "matplotlib", "pydantic", "joblib"])
 def test_help_imports_nothing_heavy(heavy: str) -> None:
     code = f"import sys, colora_theory, colora_theory.cli; sys.exit({heavy!r} in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+    assert subprocess.run([sys.executable, "-c", code], timeout=120).returncode == 0
+
+
+@pytest.mark.parametrize("heavy", ["scipy.stats", "scipy.optimize", "pandas", "matplotlib.pyplot"])
+def test_reading_a_study_imports_nothing_that_only_its_results_need(heavy: str) -> None:
+    file = Path(__file__).parents[1] / "experiments" / "all_methods.toml"
+    read = f"import sys, colora_theory as ct; ct.Study.from_toml({str(file)!r})"
+    code = f"{read}; sys.exit({heavy!r} in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], timeout=120).returncode == 0
 
 
 def test_every_public_name_is_there() -> None:

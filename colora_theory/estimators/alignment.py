@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+import scipy
 from numpy.typing import NDArray
-from scipy.stats import f as f_distribution
 
 from colora_theory.errors import InputError
 from colora_theory.estimators.base import get
@@ -114,7 +114,7 @@ def _tested(
     mean = variance * np.maximum(unknowns - np.where(used, taken, -taken), 1e-3 * np.maximum(unknowns, 1.0))
     free = unknowns - np.where(used, taken, 0.0)
     statistics = np.where(unknowns > 0, np.maximum(misfit - own, 0.0) / np.maximum(mean, 1e-300), 0.0)
-    p_values = np.where(free > 0.5, f_distribution.sf(statistics, np.maximum(free, 0.5), freedom), 1.0)
+    p_values = np.where(free > 0.5, scipy.stats.f.sf(statistics, np.maximum(free, 0.5), freedom), 1.0)
     return Alignment(p_values, p_values < 0.0, statistics, float(np.sqrt(variance)))
 
 

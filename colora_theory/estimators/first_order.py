@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
-from scipy.optimize import minimize
+import scipy
 
 from colora_theory.errors import InputError
 from colora_theory.estimators.base import Estimator, Fit, register
@@ -71,7 +71,7 @@ class FirstOrder(Estimator):
 
         start = rng.standard_normal((d + k) * rank)
         options = {"maxiter": self.max_sweeps, "ftol": self.tol, "gtol": self.gradient_tol, "maxfun": 10**9}
-        found = minimize(loss, start, jac=True, method="L-BFGS-B", options=options)  # type: ignore[call-overload]  # stubs know no options of a method
+        found = scipy.optimize.minimize(loss, start, jac=True, method="L-BFGS-B", options=options)  # type: ignore[call-overload]  # stubs know no options of a method
         b, v = found.x[: d * rank].reshape(d, rank), found.x[d * rank :].reshape(k, rank)
         u, triangle = np.linalg.qr(b)
         stopped = int(found.nit) >= self.max_sweeps

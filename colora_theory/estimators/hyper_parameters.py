@@ -7,8 +7,8 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
+import scipy
 from scipy.linalg import LinAlgError
-from scipy.optimize import minimize
 
 from colora_theory.estimators.marginal_likelihood import Gradient, Hyper, RotatedRows, with_gradient
 from colora_theory.estimators.weak_priors import Rules, penalty, weights_of_rows
@@ -253,7 +253,7 @@ def _round(rows: RotatedRows, state: Climb, rules: Rules, goal: float, steps: in
         step = len(state.values) + len(values)
         _log.info("prior of rank %d, step %d: log posterior %.8g", state.hyper.rank[0], step, values[-1])
 
-    found = minimize(
+    found = scipy.optimize.minimize(
         descend,
         np.zeros(len(frame.scales)),
         jac=True,

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy as np
-from scipy.optimize import brentq
+import scipy
 from scipy.special import logsumexp
 
 from colora_theory.estimators.hyper_parameters import gauged
@@ -185,7 +185,7 @@ def peak_over_mean(values: Array) -> float:
     if m <= 1 or top == 0.0:
         return 0.0
     gaps = top - values
-    root = brentq(
+    root = scipy.optimize.brentq(
         lambda s: 0.5 * float((1.0 / (s + gaps)).sum()) - 1.0, 0.5 * (1.0 - 1e-12), 0.5 * m * (1.0 + 1e-12)
     )
     log = (

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import Final, TypeVar
 
 import numpy as np
-from scipy.optimize import Bounds, minimize
+import scipy
 
 from colora_theory.estimators.hyper_parameters import climb
 from colora_theory.estimators.marginal_likelihood import Hyper, RotatedRows
@@ -98,12 +98,12 @@ def combination(products: Array, chances: Array) -> Array:
 
     # from the evidence, every hypothesis allowed for: a weight of zero would stay one
     start = np.log(0.5 * chances + 0.5 / len(chances))
-    found = minimize(
+    found = scipy.optimize.minimize(
         objective,
         start,
         jac=True,
         method="L-BFGS-B",
-        bounds=Bounds(-40.0, 40.0),
+        bounds=scipy.optimize.Bounds(-40.0, 40.0),
         options={"maxiter": 1000, "ftol": 1e-15, "gtol": 1e-10},
     )
     w = np.exp(found.x - found.x.max())

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
-
-from matplotlib.figure import Figure
+from typing import TYPE_CHECKING, Any
 
 from colora_theory.errors import InputError, expect
 from colora_theory.figures.draw import draw_one, tables_of, together
 from colora_theory.results.results import Results
 from colora_theory.studies.study import Study
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
 def draw(results: Results, kind: str = "curve", *, style: str = "paper", **keys: Any) -> Figure:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import matplotlib as mpl
 import numpy as np
-from matplotlib.axes import Axes
 
 from colora_theory.figures.style import safe
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 GREY = "#666666"
 

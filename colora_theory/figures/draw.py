@@ -10,21 +10,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import matplotlib as mpl
-import matplotlib.pyplot as plt
 import numpy as np
-from matplotlib.figure import Figure
-from matplotlib.font_manager import FontProperties
-from matplotlib.textpath import TextPath
 
 from colora_theory.errors import InputError
 from colora_theory.figures.panel import looks
-from colora_theory.figures.style import WIDTHS, context, label_of, safe, scale, symbol_of, wrapped
+from colora_theory.figures.style import WIDTHS, context, label_of, pyplot, safe, scale, symbol_of, wrapped
 from colora_theory.figures.tables import facets, part_of, shown
 from colora_theory.results.text import whole_file, write_text
 from colora_theory.studies.figure_kinds import FigureKind, kind_of
 
 if TYPE_CHECKING:
     import pandas as pd
+    from matplotlib.figure import Figure
 
     from colora_theory.results.results import Results
     from colora_theory.studies.study import Study
@@ -88,7 +85,7 @@ def draw_one(study: Study, figure: Any, tables: dict[str, pd.DataFrame], style: 
         page_wide = kind.page_wide or (figure.width == "column" and columns > 1)
         width = WIDTHS["page" if page_wide else figure.width] * scale()
         size = float(mpl.rcParams["font.size"])
-        picture, axes = plt.subplots(
+        picture, axes = pyplot().subplots(
             rows, columns, figsize=(width, 1.0), squeeze=False, sharex=not kind.cell_panels, sharey=True
         )
         kind.whole = tables
@@ -194,6 +191,8 @@ def caption(picture: Figure, text: str, single: bool) -> None:
 
 def finish(picture: Figure, width: float, height: float) -> None:
     """Legend below the axes, where it covers nothing, in as many columns as fit; the page grows by its rows."""
+    from matplotlib.font_manager import FontProperties
+
     handles: dict[str, Any] = {}
     for axes in picture.axes:
         for handle, text in zip(*axes.get_legend_handles_labels(), strict=True):
@@ -218,6 +217,9 @@ def finish(picture: Figure, width: float, height: float) -> None:
 
 def width_of(text: str, em: float) -> float:
     """The width in inches that a text takes at a size of `em` inches."""
+    from matplotlib.font_manager import FontProperties
+    from matplotlib.textpath import TextPath
+
     font = FontProperties(family=mpl.rcParams["font.family"], size=72 * em)
     return (
         float(max((TextPath((0, 0), line, prop=font).get_extents().x1 for line in text.split("\n")), default=0.0))
@@ -269,7 +271,7 @@ def write(
             with whole_file(path) as draft:
                 picture.savefig(draft, format=suffix, metadata=_metadata(suffix, title))
             written.append(path)
-    plt.close(picture)
+    pyplot().close(picture)
     return written
 
 
@@ -283,7 +285,7 @@ def svg_of(picture: Figure, title: str, style: str = "paper") -> str:
     file = io.StringIO()
     with context(style):
         picture.savefig(file, format="svg", metadata=_metadata("svg", title))
-    plt.close(picture)
+    pyplot().close(picture)
     return file.getvalue()
 
 

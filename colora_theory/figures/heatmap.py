@@ -7,7 +7,6 @@ import math
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import matplotlib as mpl
-import matplotlib.patheffects
 
 from colora_theory import guarantees
 from colora_theory.errors import InputError
@@ -101,6 +100,8 @@ class Heatmap(FigureKind):
         return tables
 
     def draw(self, axes: Axes, tables: dict[str, pd.DataFrame]) -> None:
+        from matplotlib.patheffects import withStroke
+
         figure = self.figure
         known = tables["points"].dropna(subset=["mean"])
         if known.empty:
@@ -135,7 +136,7 @@ class Heatmap(FigureKind):
         bar.outline.set_visible(False)
 
         def line(rows: pd.DataFrame, style: Any, colour: str, width: float, text: str) -> None:
-            halo = [mpl.patheffects.withStroke(linewidth=width + 1.6, foreground="#ffffff")]
+            halo = [withStroke(linewidth=width + 1.6, foreground="#ffffff")]
             axes.plot(
                 rows[x],
                 rows["value"],

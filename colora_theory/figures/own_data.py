@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-import matplotlib.pyplot as plt
 import numpy as np
 
 from colora_theory.errors import InputError
-from colora_theory.figures.style import COLOURS, MARKERS, context, safe
+from colora_theory.figures.style import COLOURS, MARKERS, context, pyplot, safe
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -36,7 +35,7 @@ def plot_users(model: CoLoRARegressor, feature: Any = None, *, style: str = "pap
         order = order[np.unique(np.linspace(0, len(order) - 1, _MOST).round().astype(int))]
     errors = model.standard_errors(order)[:, j, 0]
     with context(style):
-        figure, axes = plt.subplots(figsize=(3.6, 0.7 + 0.14 * len(order)), layout="constrained")
+        figure, axes = pyplot().subplots(figsize=(3.6, 0.7 + 0.14 * len(order)), layout="constrained")
         places = np.arange(len(order))
         axes.errorbar(
             coef[order, j],
@@ -66,7 +65,7 @@ def plot_loadings(model: CoLoRARegressor, *, style: str = "paper") -> Figure:
     loadings = found.population.components[0].hyper.u
     names = [*map(str, model.features_), *(["(intercept)"] if found.units.intercept else [])]
     with context(style):
-        figure, axes = plt.subplots(figsize=(3.6, 0.9 + 0.18 * len(names)), layout="constrained")
+        figure, axes = pyplot().subplots(figsize=(3.6, 0.9 + 0.18 * len(names)), layout="constrained")
         count = loadings.shape[1]
         places = np.arange(len(names))
         for j in range(count):
@@ -97,7 +96,7 @@ def plot_shrinkage(model: CoLoRARegressor, *, style: str = "paper") -> Figure:
     rows = found.rows
     shrinkage = 1.0 - found.population.effective(rows, found.noise) / (rows.d * rows.p)
     with context(style):
-        figure, axes = plt.subplots(figsize=(3.6, 2.6), layout="constrained")
+        figure, axes = pyplot().subplots(figsize=(3.6, 2.6), layout="constrained")
         axes.scatter(np.maximum(rows.counts, 0.5), shrinkage, s=12, color=COLOURS[0], alpha=0.7)
         axes.set_xscale("log")
         axes.set_ylim(-0.02, 1.02)
@@ -113,7 +112,7 @@ def plot_residuals(model: CoLoRARegressor, *, style: str = "paper") -> Figure:
     if residuals is None:
         raise InputError("residuals are known after fit.")
     with context(style):
-        figure, axes = plt.subplots(figsize=(3.6, 2.6), layout="constrained")
+        figure, axes = pyplot().subplots(figsize=(3.6, 2.6), layout="constrained")
         axes.scatter(residuals.sample[:, 0], residuals.sample[:, 1], s=6, color=COLOURS[0], alpha=0.5)
         axes.axhline(0.0, color="black", lw=0.6)
         axes.set_xlabel("prediction")

@@ -6,15 +6,14 @@ import math
 from typing import TYPE_CHECKING, Any, Final
 
 import matplotlib as mpl
-import matplotlib.patheffects
 import matplotlib.ticker
 import numpy as np
-from matplotlib.axes import Axes
 
 from colora_theory.figures.style import COLOURS, DASHES, MARKERS, name_of, wrapped
 
 if TYPE_CHECKING:
     import pandas as pd
+    from matplotlib.axes import Axes
 
 GREYS: Final = ("#000000", "#666666", "#999999")
 

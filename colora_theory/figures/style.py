@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any, Final
 
 import matplotlib as mpl
-import matplotlib.pyplot as plt
 
 from colora_theory.errors import InputError
 
@@ -135,11 +134,18 @@ _ALWAYS: Final = {
 }
 
 
+def pyplot() -> Any:
+    """Matplotlib's pyplot, which is loaded with the first figure: studies are read, and judged, without it."""
+    import matplotlib.pyplot as plt
+
+    return plt
+
+
 def context(style: str) -> Any:
     """The style to draw in: "paper", "talk", or the name or path of a Matplotlib style, on top of "paper"."""
-    if style not in STYLES and style not in plt.style.available and not Path(style).is_file():
+    if style not in STYLES and style not in pyplot().style.available and not Path(style).is_file():
         raise InputError(f"unknown style {style!r}; use paper, talk, or the name or path of a Matplotlib style.")
-    return plt.style.context(
+    return pyplot().style.context(
         [STYLES[style], _ALWAYS] if style in STYLES else [STYLES["paper"], style, _ALWAYS], after_reset=True
     )
 

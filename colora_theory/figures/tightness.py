@@ -7,12 +7,11 @@ import math
 from typing import TYPE_CHECKING, Any, Final
 
 import matplotlib as mpl
-import matplotlib.pyplot as plt
 import numpy as np
 
 from colora_theory.errors import InputError
 from colora_theory.figures.panel import quiet_log
-from colora_theory.figures.style import COLOURS, WIDTHS, context, label_of, name_of, scale
+from colora_theory.figures.style import COLOURS, WIDTHS, context, label_of, name_of, pyplot, scale
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -40,7 +39,9 @@ def draw_search(verdict: Any, *, style: str = "paper") -> Figure:
         rows, columns = math.ceil(len(fields) / ACROSS), min(ACROSS, len(fields))
         width = WIDTHS["page"] * scale()
         size = (width, 0.32 * width * rows)
-        picture, axes = plt.subplots(rows, columns, figsize=size, squeeze=False, sharey=True, layout="constrained")
+        picture, axes = pyplot().subplots(
+            rows, columns, figsize=size, squeeze=False, sharey=True, layout="constrained"
+        )
         tightness = np.array([each.tightness for each in seen])
         areas = 4.0 + 2.0 * np.log2([each.trials for each in seen])
         named = [each.problem == verdict.problem for each in seen]

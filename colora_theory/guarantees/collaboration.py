@@ -6,7 +6,7 @@ import math
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from scipy.optimize import brentq
+import scipy
 
 from colora_theory.guarantees.base import Guarantee, Hypothesis, least, register
 from colora_theory.guarantees.finite_sample_risk import LocalLeastSquaresRisk, OracleSubspaceRisk
@@ -241,7 +241,7 @@ class BreakEvenAngle(Guarantee):
 
         if gap(0.0) >= 0:
             return 0.0
-        return math.pi / 2 if gap(math.pi / 2) <= 0 else float(brentq(gap, 0.0, math.pi / 2))
+        return math.pi / 2 if gap(math.pi / 2) <= 0 else float(scipy.optimize.brentq(gap, 0.0, math.pi / 2))
 
     def realised(self, problem: Problem, truth: Truth, data: Dataset, fit: Any = None) -> float:
         local = LocalLeastSquaresRisk().formula(problem) / problem.num_users

@@ -12,8 +12,8 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy as np
+import scipy
 from numpy.typing import NDArray
-from scipy import stats
 
 from colora_theory.guarantees.concentration import quadratic_form_upper
 from colora_theory.guarantees.held_out import total_limit, user_limits
@@ -203,7 +203,7 @@ def settle(seen: Projected, step: TangentStep | None, low: float, high: float, f
 def noise_ceiling(seen: Projected, failure: float) -> float:
     """Upper confidence limit of σ: ΣR_i lies above σ²χ² in law, whatever is missed."""
     freedom = int(seen.freedom.sum()) * seen.cores.shape[2]
-    return math.sqrt(float(seen.energies.sum()) / float(stats.chi2.ppf(failure, freedom)))
+    return math.sqrt(float(seen.energies.sum()) / float(scipy.stats.chi2.ppf(failure, freedom)))
 
 
 def judge(basis: Array, data: Dataset, low: float, high: float | None, failure: float) -> tuple[Region, Region]:

@@ -10,7 +10,7 @@ import math
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from scipy.optimize import minimize_scalar
+import scipy
 from scipy.sparse.linalg import LinearOperator, eigsh
 
 from colora_theory.guarantees.base import Guarantee, Hypothesis, least, register
@@ -73,7 +73,7 @@ def net_constant(problem: Problem, failure: float) -> float:
     if not math.isfinite(values[best]):
         return math.inf
     bounds = (float(grid[max(best - 1, 0)]), float(grid[min(best + 1, 59)]))
-    return min(values[best], float(minimize_scalar(delta, bounds=bounds, method="bounded").fun))
+    return min(values[best], float(scipy.optimize.minimize_scalar(delta, bounds=bounds, method="bounded").fun))
 
 
 def gordon_sides(problem: Problem, failure: float) -> tuple[float, float]:
@@ -88,7 +88,7 @@ def gordon_sides(problem: Problem, failure: float) -> tuple[float, float]:
         net = math.sqrt(2.0 * mu * (math.log(1.0 + 2.0 / epsilon) + tail))
         return mean * (1.0 - epsilon**2 / 2.0) - math.sqrt(mu / 8.0) - cross - net
 
-    found = minimize_scalar(lambda e: -bottom(float(e)), bounds=(1e-6, 1.0), method="bounded")
+    found = scipy.optimize.minimize_scalar(lambda e: -bottom(float(e)), bounds=(1e-6, 1.0), method="bounded")
     top = mean + math.sqrt(mu / 2.0) + cross + math.sqrt(2.0 * mu * tail)
     return max(0.0, -float(found.fun)) ** 2 / n, top * top / n
 

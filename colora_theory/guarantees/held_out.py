@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
+import scipy
 from numpy.typing import NDArray
-from scipy import stats
 
 from colora_theory.errors import InputError, expect
 from colora_theory.guarantees.base import Guarantee, Hypothesis, register
@@ -67,7 +67,7 @@ def user_limits(sums: Array, counts: NDArray[np.int64], outputs: int, variance: 
     """
     limits, live = np.full(len(sums), np.inf), counts > 0
     if outputs == 1:
-        lowest = stats.chi2.ppf(failure, counts[live].astype(float))
+        lowest = scipy.stats.chi2.ppf(failure, counts[live].astype(float))
         limits[live] = np.maximum(0.0, sums[live] / lowest - variance)
         return limits
     for i in np.flatnonzero(live):
@@ -127,7 +127,7 @@ def noise_floor(data: Dataset, failure: float) -> float:
         return 0.0
     used = spare > 0
     residual = y[used] - x[used] @ minimum_norm(x[used], y[used])[0]
-    return math.sqrt(float((residual**2).sum()) / float(stats.chi2.isf(failure, freedom)))
+    return math.sqrt(float((residual**2).sum()) / float(scipy.stats.chi2.isf(failure, freedom)))
 
 
 def certify(fit: Any, held_out: Dataset, eta: float = 0.01, noise_std: float | None = None) -> HeldOutCertificate:

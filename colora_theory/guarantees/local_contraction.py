@@ -6,7 +6,7 @@ import math
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 import numpy as np
-from scipy.optimize import brentq, minimize_scalar
+import scipy
 
 from colora_theory.guarantees.base import Guarantee, Hypothesis, register
 from colora_theory.guarantees.counting import enough_samples, of_equal_rank, smallest_scale
@@ -283,7 +283,7 @@ def unequal_edge(weights: Array, n: int, d: int, r: int) -> float:
             return float(-dimension / s + (r * up / (1 + up * s)).sum() + ((n - r) * down / (1 + down * s)).sum())
 
         low = -1.0 / up.max()
-        found = minimize_scalar(curve, bounds=(low * (1 - 1e-9), low * 1e-9), method="bounded")
+        found = scipy.optimize.minimize_scalar(curve, bounds=(low * (1 - 1e-9), low * 1e-9), method="bounded")
         return float(found.fun)
 
     low, high = 1e-6, 1.0 - 1e-6
@@ -291,4 +291,4 @@ def unequal_edge(weights: Array, n: int, d: int, r: int) -> float:
         return 0.0
     if edge(high) >= 0:
         return 1.0
-    return float(brentq(edge, low, high, xtol=1e-8))
+    return float(scipy.optimize.brentq(edge, low, high, xtol=1e-8))

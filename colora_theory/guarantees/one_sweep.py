@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from scipy.stats import f as f_law
+import scipy
 
 from colora_theory.guarantees.base import Guarantee, Hypothesis, register
 from colora_theory.guarantees.concentration import (
@@ -88,7 +88,7 @@ def core_step(sizes: CoreSizes, distance: float, n1: int, noise_std: float, each
         return None
     tau2 = (distance * sizes.largest) ** 2 + noise_std**2
     total = (distance * sizes.frobenius) ** 2 + k * noise_std**2
-    largest = math.sqrt(tau2 * r / m * float(f_law.isf(each / k, r, m)))
+    largest = math.sqrt(tau2 * r / m * float(scipy.stats.f.isf(each / k, r, m)))
     variance = 2.0 * r * (r + m - 2) / ((m - 2) ** 2 * (m - 4))
     # Cantelli's one-sided form of Chebyshev's inequality
     square = total * r / (m - 2) + math.sqrt(tau2 * total * variance * (1.0 / each - 1.0))

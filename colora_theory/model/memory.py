@@ -1,8 +1,11 @@
-"""How much memory a problem's data need, and how much is free here."""
+"""How much memory a problem's data need, how much is free here, and making many objects at once."""
 
 from __future__ import annotations
 
+import gc
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -71,3 +74,15 @@ def _read(path: str) -> str:
         return Path(path).read_text()
     except OSError:
         return ""
+
+
+@contextmanager
+def without_collection() -> Iterator[None]:
+    """Make many objects, all of which stay: Python would look through them for garbage again and again."""
+    was = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was:
+            gc.enable()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
-from scipy.optimize import brentq
+import scipy
 
 from colora_theory.estimators.marginal_likelihood import Hyper, RotatedRows
 from colora_theory.estimators.shared_model import SharedModel
@@ -51,7 +51,8 @@ def evidence_ridge(data: Dataset, intercept: bool) -> tuple[RotatedRows, Hyper]:
     grid = np.linspace(-40.0, 40.0, 81)
     best = int(np.argmax([height(at) for at in grid]))
     low, high = grid[max(best - 1, 0)], grid[min(best + 1, len(grid) - 1)]
-    log_ratio = brentq(slope, low, high, xtol=1e-13) if slope(low) > 0.0 > slope(high) else grid[best]
+    inside = slope(low) > 0.0 > slope(high)
+    log_ratio = scipy.optimize.brentq(slope, low, high, xtol=1e-13) if inside else grid[best]
     ratio = float(np.exp(log_ratio))
     sigma2 = max(missed(ratio) / total, 1e-30)
     return rows, Hyper(

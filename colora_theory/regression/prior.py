@@ -6,8 +6,8 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
+import scipy
 from numpy.typing import NDArray
-from scipy.optimize import minimize_scalar
 
 from colora_theory.errors import InputError
 from colora_theory.estimators.base import Fit
@@ -346,5 +346,5 @@ def _strength(information: Array, moment: Array, shrunk: NDArray[np.intp], fixed
         return float((np.log(spread) + ratio / spread).sum())
 
     middle = -float(np.log(values).mean())
-    found = minimize_scalar(cost, bounds=(middle - 14.0, middle + 28.0), method="bounded")
+    found = scipy.optimize.minimize_scalar(cost, bounds=(middle - 14.0, middle + 28.0), method="bounded")
     return float(np.exp(-found.x))

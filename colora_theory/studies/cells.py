@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from colora_theory import sources
 from colora_theory.errors import InputError, known
+from colora_theory.model.memory import without_collection
 from colora_theory.model.problem import Problem
 from colora_theory.sources import Source
 from colora_theory.studies.grid import points, resolved
@@ -143,14 +144,15 @@ def _of_grid(
         if f.default is dataclasses.MISSING and f.name not in fixed and f.name not in names:
             raise InputError(f"problem.{f.name} is missing; set it in [problem] or vary it in [grid].")
     found: dict[tuple[int, ...], Cell] = {}
-    for place in places:
-        varied = {name: as_tuples(value) for name, value in place.items()}
-        cell = _cell(fixed, varied) if source is None else _cell_of_source(source, fixed, varied)
-        if any(matching(cell.varied, where) for where in exclude):
-            continue
-        if cell.words in found:
-            raise InputError(f"the grid holds one {what} twice: {cell}, and {found[cell.words]}; remove one.")
-        found[cell.words] = cell
+    with without_collection():
+        for place in places:
+            varied = {name: as_tuples(value) for name, value in place.items()}
+            cell = _cell(fixed, varied) if source is None else _cell_of_source(source, fixed, varied)
+            if any(matching(cell.varied, where) for where in exclude):
+                continue
+            if cell.words in found:
+                raise InputError(f"the grid holds one {what} twice: {cell}, and {found[cell.words]}; remove one.")
+            found[cell.words] = cell
     if not found:
         raise InputError("the grid has no cells left: [[exclude]] removes all of them.")
     return tuple(found.values())

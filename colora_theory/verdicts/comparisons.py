@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
-from scipy.stats import norm
+import scipy
 
 from colora_theory.model.linalg import Array
 from colora_theory.results.rows import FAILURES
@@ -123,7 +123,7 @@ class BreakEvenTest:
         if math.isnan(met - foretold):
             return None
         beyond = abs(met - foretold) - self.within
-        return float(2.0 * norm.sf(beyond / error)) if beyond > 0 and error > 0 else float(beyond <= 0)
+        return float(2.0 * scipy.stats.norm.sf(beyond / error)) if beyond > 0 and error > 0 else float(beyond <= 0)
 
     def verdict(self, family: int, adjusted: float | None) -> Verdict:
         base = Verdict(
@@ -146,7 +146,7 @@ class BreakEvenTest:
         for what, place in (("the methods", met), ("their predicted errors", foretold)):
             if math.isnan(place):
                 return replace(base, reason=f"{what} do not cross between {low:.3g} and {high:.3g}")
-        wide = float(norm.isf(self.alpha / family / 2.0)) * error
+        wide = float(scipy.stats.norm.isf(self.alpha / family / 2.0)) * error
         interval = (met - foretold - wide, met - foretold + wide)
         status = "holds" if max(-interval[0], interval[1]) <= self.within else "inconclusive"
         if adjusted is not None and adjusted <= self.alpha:

@@ -20,8 +20,8 @@ from dataclasses import dataclass, replace
 from typing import Any, Final, Protocol
 
 import numpy as np
+import scipy
 from numpy.typing import NDArray
-from scipy import stats
 
 from colora_theory.guarantees.base import ENDLESS
 from colora_theory.model.linalg import Array
@@ -112,7 +112,7 @@ def p_value(required: Requirement, sample: Sample) -> float | None:
         return None
     if required.form == "share":
         violations = int((required.excess(sample.observed, sample.claimed) > 0).sum()) + sample.failures
-        return float(stats.binom.sf(violations - 1, sample.size, required.delta))
+        return float(scipy.stats.binom.sf(violations - 1, sample.size, required.delta))
     if sample.failures and required.side != "lower":
         return 0.0  # a failed trial has no finite error, so the mean has none either
     if len(sample.observed) < MIN_TRIALS:

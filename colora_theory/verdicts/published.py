@@ -19,7 +19,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
-from scipy import stats
+import scipy
 
 from colora_theory.guarantees.counting import enough_samples
 from colora_theory.model.linalg import Array
@@ -250,9 +250,9 @@ def two_samples(base: MeanTest, ours: Array, spread: float, reps: int, level: fl
     third = float(((ours - ours.mean()) ** 3).mean())
     low, high = doubted(third * (1.0 / n**2 - 1.0 / reps**2) / scale**3)
     z = base.difference / scale
-    tail = min(float(stats.pearson3.sf(z, high)), float(stats.pearson3.cdf(z, low)))
-    p_value = 2.0 * float(stats.t.sf(stats.norm.isf(max(tail, 1e-300)), n - 1))
-    edge = float(stats.norm.sf(stats.t.isf(level / 2.0, n - 1)))
-    largest, least = float(stats.pearson3.isf(edge, high)), float(stats.pearson3.ppf(edge, low))
+    tail = min(float(scipy.stats.pearson3.sf(z, high)), float(scipy.stats.pearson3.cdf(z, low)))
+    p_value = 2.0 * float(scipy.stats.t.sf(scipy.stats.norm.isf(max(tail, 1e-300)), n - 1))
+    edge = float(scipy.stats.norm.sf(scipy.stats.t.isf(level / 2.0, n - 1)))
+    largest, least = float(scipy.stats.pearson3.isf(edge, high)), float(scipy.stats.pearson3.ppf(edge, low))
     limits = base.difference - scale * largest, base.difference - scale * least
     return replace(base, p_value=min(1.0, p_value), interval=limits)

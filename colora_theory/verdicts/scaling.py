@@ -9,8 +9,8 @@ from functools import cached_property
 from typing import Final, NamedTuple
 
 import numpy as np
+import scipy
 from numpy.typing import NDArray
-from scipy import stats
 
 from colora_theory.model.linalg import Array
 from colora_theory.verdicts.judge import MARGIN, MIN_TRIALS, RELATIVE_SLACK, Requirement, Sample, judge, p_value
@@ -168,7 +168,7 @@ class RateTest:
 def _power(low: float, high: float, level: float) -> str:
     """How far a slope may be from the claimed one before the test notices."""
     half = (high - low) / 2
-    seen = SLOPE_MARGIN + half * (1.0 + float(stats.norm.ppf(0.8) / stats.norm.ppf(1 - level / 2)))
+    seen = SLOPE_MARGIN + half * (1.0 + float(scipy.stats.norm.ppf(0.8) / scipy.stats.norm.ppf(1 - level / 2)))
     return f"a slope {seen:.2f} off is caught with probability 0.8"
 
 
@@ -196,7 +196,7 @@ def judge_rate(side: str, rate: Array, samples: Sequence[Array], *, alpha: float
     level, tested = alpha / family, slice(1, None, 2)
     ratio = mean / g
     tests = len(ratio[tested]) + 1
-    quantile = float(stats.norm.ppf(1 - level / tests))
+    quantile = float(scipy.stats.norm.ppf(1 - level / tests))
     constant = float(ratio[::2].max() if side != "lower" else ratio[::2].min())
     slope, low, high = log_log_slope(g, mean, error, level / tests)
     passes: list[NDArray[np.bool_]] = []

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 import numpy as np
-from scipy import optimize, special, stats
+import scipy
+from scipy import special
 
 from colora_theory.errors import InputError
 from colora_theory.model.linalg import Array
@@ -53,15 +54,15 @@ def skewed_tails(t: float, skewness: float, freedom: float) -> tuple[float, floa
     alarms at level 1e-4 five times as frequent as they should be even under a normal law.
     """
     low, high = doubted(skewness)
-    large, small = float(stats.t.sf(hall(t, low), freedom)), float(stats.t.cdf(hall(t, high), freedom))
+    large, small = float(scipy.stats.t.sf(hall(t, low), freedom)), float(scipy.stats.t.cdf(hall(t, high), freedom))
     if freedom < _FEW:
-        return max(large, float(stats.t.sf(t, freedom))), max(small, float(stats.t.cdf(t, freedom)))
+        return max(large, float(scipy.stats.t.sf(t, freedom))), max(small, float(scipy.stats.t.cdf(t, freedom)))
     return large, small
 
 
 def skewed_limits(mean: float, scale: float, skewness: float, freedom: float, level: float) -> tuple[float, float]:
     """Limits for a mean with standard error `scale`: the values whose tails are level/2 on either side."""
-    quantile = float(stats.t.ppf(1.0 - level / 2.0, freedom))
+    quantile = float(scipy.stats.t.ppf(1.0 - level / 2.0, freedom))
     low, high = doubted(skewness)
     down, up = hall_inverse(quantile, low), hall_inverse(-quantile, high)
     if freedom < _FEW:
@@ -93,8 +94,8 @@ def clopper_pearson(count: int, total: int, level: float) -> tuple[float, float]
     (0.0, 0.0362)
     """
     # binomtest(...).proportion_ci finds the same limits by bisection, to five digits at levels such as 1e-6
-    low = 0.0 if count == 0 else float(stats.beta.ppf(level / 2, count, total - count + 1))
-    high = 1.0 if count == total else float(stats.beta.ppf(1 - level / 2, count + 1, total - count))
+    low = 0.0 if count == 0 else float(scipy.stats.beta.ppf(level / 2, count, total - count + 1))
+    high = 1.0 if count == total else float(scipy.stats.beta.ppf(1 - level / 2, count + 1, total - count))
     return low, high
 
 
@@ -119,7 +120,7 @@ def mean_interval(mean: Any, mcse: Any, level: float = LEVEL) -> tuple[Array, Ar
     >>> round(float(low), 3), round(float(high), 3)
     (0.804, 1.196)
     """
-    half = stats.norm.ppf(0.5 + level / 2) * np.asarray(mcse, float)
+    half = scipy.stats.norm.ppf(0.5 + level / 2) * np.asarray(mcse, float)
     return np.asarray(mean, float) - half, np.asarray(mean, float) + half
 
 
@@ -131,7 +132,7 @@ def wilson_interval(successes: Any, trials: Any, level: float = LEVEL) -> tuple[
     (0.0, 0.278)
     """
     s, n = np.asarray(successes, float), np.asarray(trials, float)
-    z2 = stats.norm.ppf(0.5 + level / 2) ** 2
+    z2 = scipy.stats.norm.ppf(0.5 + level / 2) ** 2
     centre = (s + z2 / 2) / (n + z2)
     half = np.sqrt(z2) / (n + z2) * np.sqrt(s * (n - s) / n + z2 / 4)
     return np.maximum(centre - half, 0.0), np.minimum(centre + half, 1.0)
@@ -161,7 +162,7 @@ def log_log_slope(x: Any, mean: Any, error: Any, level: float = 1.0 - LEVEL) -> 
     slope = float((weight * (t - centre) * y).sum() / spread)
     residual = y - (weight * y).sum() / weight.sum() - slope * (t - centre)
     inflation = max(1.0, float((weight * residual**2).sum()) / max(1, len(x) - 2))
-    half = float(stats.norm.ppf(1 - level / 2)) * math.sqrt(inflation / spread)
+    half = float(scipy.stats.norm.ppf(1 - level / 2)) * math.sqrt(inflation / spread)
     return slope, slope - half, slope + half
 
 
@@ -184,6 +185,6 @@ def phase_boundary(x: Any, y: Any, successes: Any, trials: Any, level: float = 0
         value = np.logaddexp(0.0, eta) @ n - eta @ s + 1e-3 * float(beta @ beta)
         return float(value), columns.T @ (n * special.expit(eta) - s) + 2e-3 * beta
 
-    found = optimize.minimize(loss, np.zeros(3), jac=True, method="BFGS").x
+    found = scipy.optimize.minimize(loss, np.zeros(3), jac=True, method="BFGS").x
     found[0] -= special.logit(level)
     return float(found[0]), float(found[1]), float(found[2])
