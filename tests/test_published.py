@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import re
 from collections.abc import Callable
@@ -267,9 +266,7 @@ def test_a_store_keeps_the_numbers_without_the_file(tmp_path: Path) -> None:
     first = judged(tmp_path, rows(1.3))
     (tmp_path / "numbers.csv").unlink()
     again = compare_published(ct.Results.open(tmp_path / "run"))
-    assert [dataclasses.replace(c, test=MeanTest()) for c in first] == [
-        dataclasses.replace(c, test=MeanTest()) for c in again
-    ]
+    assert list(map(repr, first)) == list(map(repr, again))  # some numbers are NaN, which equals nothing
 
 
 def test_it_is_shown_by_check_report_figure_and_gallery(tmp_path: Path) -> None:
