@@ -65,8 +65,9 @@ def _layers(ids: NDArray[np.int64], weights: dict[str, Any]) -> Single:
 
     def normal(x: Single, name: str) -> Single:
         x = x - x.mean(-1, keepdims=True)
-        x = x / np.sqrt((x**2).mean(-1, keepdims=True) + np.float32(1e-12))
-        return x * weights[f"{name}.weight"] + weights[f"{name}.bias"]
+        squares: Single = x**2
+        size = np.sqrt(squares.mean(-1, keepdims=True) + np.float32(1e-12))
+        return x / size * weights[f"{name}.weight"] + weights[f"{name}.bias"]
 
     texts, length = ids.shape
     part = "embeddings.{}_embeddings.weight".format
