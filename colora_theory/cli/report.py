@@ -19,7 +19,7 @@ from colora_theory.cli._options import in_style
     type=click.Choice(["html", "json", "latex"]),
     default="html",
     show_default=True,
-    help="A page, the claims with all that is needed to verify them, or a table for a paper.",
+    help="A page, guarantees with all that verify needs (comparisons: see check), or a table for a paper.",
 )
 @in_style
 def command(runs: Sequence[Path], out: Path | None, kind: str, style: str) -> None:
