@@ -88,7 +88,7 @@ def _states(words: list[int], last: np.ndarray) -> np.ndarray:
                 pool[target] = _mix(pool[target], spread(pool[source]))
     for word in words[_POOL:]:
         pool = [_mix(each, spread(word)) for each in pool]
-    pool = [_mix(np.uint64(each), spread(last)) for each in pool]
+    pool = [_mix(np.full_like(last, each), spread(last)) for each in pool]
     draw = _Hash(_B, _MULT_B)
     halves = np.array([draw(pool[i % _POOL]) for i in range(2 * _POOL)], dtype=np.uint64)
     return np.ascontiguousarray((halves[::2] | halves[1::2] << np.uint64(32)).T)

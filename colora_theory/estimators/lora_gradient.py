@@ -51,7 +51,8 @@ class GradientDescent(Estimator):
         """Train every user's weight; `rng` draws the adapters' initialisation."""
         model = SharedModel(data)
         counts = np.maximum(model.counts, 1.0)[:, None, None]
-        largest = np.linalg.norm(model.x, 2, axis=(1, 2)) ** 2 / counts[:, 0, 0]
+        norms = np.linalg.norm(model.x, 2, axis=(1, 2)) if model.x.size else np.zeros(model.k)  # old NumPy refuses
+        largest = norms**2 / counts[:, 0, 0]
         lengths = self.step / np.maximum(largest, 1e-300)
         move = self._mover(model, lengths, rng)
         changes = np.zeros((model.k, model.d, model.p))
