@@ -15,7 +15,7 @@ from colora_theory.estimators.shared_model import SharedModel
 from colora_theory.estimators.trace import Trace
 from colora_theory.model.checks import check_integer, check_real, check_word
 from colora_theory.model.dataset import Dataset
-from colora_theory.model.linalg import Array
+from colora_theory.model.linalg import Array, spectral_norms
 
 #: One step: the gradients of every user's weight, to the change of every user's weight.
 Move = Callable[[Array], Array]
@@ -51,8 +51,7 @@ class GradientDescent(Estimator):
         """Train every user's weight; `rng` draws the adapters' initialisation."""
         model = SharedModel(data)
         counts = np.maximum(model.counts, 1.0)[:, None, None]
-        norms = np.linalg.norm(model.x, 2, axis=(1, 2)) if model.x.size else np.zeros(model.k)  # old NumPy refuses
-        largest = norms**2 / counts[:, 0, 0]
+        largest = spectral_norms(model.x) ** 2 / counts[:, 0, 0]
         lengths = self.step / np.maximum(largest, 1e-300)
         move = self._mover(model, lengths, rng)
         changes = np.zeros((model.k, model.d, model.p))

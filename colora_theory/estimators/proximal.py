@@ -15,7 +15,7 @@ from colora_theory.estimators.trace import Trace
 from colora_theory.estimators.tuning import Tuned
 from colora_theory.model.checks import check_integer, check_real
 from colora_theory.model.dataset import Dataset
-from colora_theory.model.linalg import Array, least_squares
+from colora_theory.model.linalg import Array, least_squares, spectral_norms
 
 #: A noise level below this fraction of the responses is none: the duality gap would drown in rounding.
 _NOISELESS = 1e-7
@@ -131,7 +131,7 @@ class Sparse(Tuned):
         if self.tune != "none":
             return self.tuned_fit(data, rng)
         model = SharedModel(data)
-        curvature = np.linalg.norm(model.x, 2, axis=(1, 2)) ** 2
+        curvature = spectral_norms(model.x) ** 2
         solve = self._lasso if self.method == "l1" else self._threshold
         changes, sweeps, converged = solve(model, curvature)
         return Fit(
@@ -277,7 +277,7 @@ class NuclearNorm(Tuned):
             return self.tuned_fit(data, rng)
         model = SharedModel(data)
         # One step length for all users: the penalty couples them, and its prox needs a common metric.
-        curvature = np.full(model.k, float((np.linalg.norm(model.x, 2, axis=(1, 2)) ** 2).max()))
+        curvature = np.full(model.k, float((spectral_norms(model.x) ** 2).max()))
         observations = max(model.num_observations, 1)
         rate = self.strength * np.sqrt(model.counts.mean()) * (np.sqrt(model.d) + np.sqrt(model.k * model.p))
         noise, level, sweeps = float(np.sqrt(model.energy / observations)), 0.0, 0

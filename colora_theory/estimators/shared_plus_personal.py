@@ -15,7 +15,7 @@ from colora_theory.estimators.proximal import keep_largest, on_support, soft_thr
 from colora_theory.estimators.shared_model import SharedModel
 from colora_theory.model.checks import check_integer, check_real
 from colora_theory.model.dataset import Dataset
-from colora_theory.model.linalg import Array
+from colora_theory.model.linalg import Array, spectral_norms
 
 
 @register
@@ -61,7 +61,7 @@ class LowRankPlusSparse(SharedPlusPersonal):
         rng: np.random.Generator | None,
     ) -> Array:
         """A few thresholded gradient steps from the present D_i."""
-        lengths = 1.0 / np.maximum(np.linalg.norm(model.x, 2, axis=(1, 2)) ** 2, 1e-300)[:, None, None]
+        lengths = 1.0 / np.maximum(spectral_norms(model.x) ** 2, 1e-300)[:, None, None]
         rate = np.sqrt(2.0 * model.counts * np.log(max(model.d * model.p, 2)))[:, None, None]
         level = self.strength * noise_level(model, shared + personal) * rate
         for _ in range(self.STEPS):

@@ -286,3 +286,8 @@ def bartlett(rng: np.random.Generator, degrees: NDArray[np.int64], dim: int) -> 
     factor[:, np.arange(dim), np.arange(dim)] = diagonal
     factor *= (freedom > 0)[:, :, None]
     return factor
+
+
+def spectral_norms(stack: Array) -> Array:
+    """Largest singular values, shape (k,), of matrices, shape (k, a, b); 0 for matrices without entries."""
+    return np.asarray(np.linalg.norm(stack, 2, axis=(1, 2))) if stack.size else np.zeros(len(stack))
