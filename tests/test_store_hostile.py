@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import shutil
 import sqlite3
 import subprocess
@@ -277,6 +278,16 @@ def damaged(original: bytes, rng: np.random.Generator) -> bytes:
 LONGER = ({"trials": 6}, {"trials": 8, "batch": 2, "target_mcse": {"parameter_error": {"absolute": 1e-9}}})
 
 
+def held_open(folder: Path) -> list[str]:
+    """Files of a folder that this process has open: a reader that was forgotten locks the store."""
+    out = []
+    for number in os.listdir("/proc/self/fd") if sys.platform == "linux" else []:
+        with contextlib.suppress(OSError):  # the descriptor of the listing itself
+            name = os.readlink(f"/proc/self/fd/{number}")
+            out += [name] if name.startswith(str(folder)) else []
+    return out
+
+
 def commands_on_damage(folder: Path, times: int, seed: int) -> None:
     methods = [{"name": "fake_noise"}, {"name": "fake_raises"}]
     study, *longer = (build(estimator=methods, run=table) for table in ({"trials": 4}, *LONGER))
@@ -300,10 +311,12 @@ def commands_on_damage(folder: Path, times: int, seed: int) -> None:
             assert asked.exit_code in (0, 1, 2), (number, command, asked.output, asked.exception)
             if asked.exit_code == 2:
                 assert told[-1].startswith("Error: "), (number, command, asked.output)
+            assert not held_open(folder), (number, command, asked.output)
         shutil.rmtree(folder / "m", ignore_errors=True)
         for further in longer:  # goes on, or says why not
             with contextlib.suppress(InputError):
                 run(further, place, backend="inline", retry_failed="all" if number % 2 else None)
+            assert not held_open(folder), number
 
 
 def test_damaged_stores_are_told_in_one_sentence(tmp_path):
@@ -313,6 +326,49 @@ def test_damaged_stores_are_told_in_one_sentence(tmp_path):
 @pytest.mark.slow
 def test_many_damaged_stores(tmp_path):
     commands_on_damage(tmp_path, 10_000, seed=2)
+
+
+def test_an_error_that_is_kept_locks_no_store(tmp_path):
+    """As a notebook or a debugger keeps it: in a comprehension its traceback holds the cursor (Python 3.11)."""
+    results = run(build(), tmp_path / "a", backend="inline")
+    with contextlib.closing(sqlite3.connect(results.file, isolation_level=None)) as connection:
+        connection.execute("UPDATE checksum SET sum = 'much'")
+    with pytest.raises(InputError, match="is damaged") as refusal:
+        results.verify()
+    assert not held_open(tmp_path), refusal
+
+
+@pytest.mark.parametrize("ask", ["status", "open", "merge", "run", "retry"])
+def test_a_store_that_another_program_has_locked_is_told(tmp_path, monkeypatch, ask):
+    """Never read past the lock: what is half written would be shown as what is there."""
+    folder = run(build(), tmp_path / "a", backend="inline").path
+    monkeypatch.setattr("colora_theory.results.store.PATIENCE", 0.05)
+    longer = build(run={"trials": 15})
+    asks = {
+        "status": lambda: status(folder),
+        "open": lambda: Results.open(folder).frame(),
+        "merge": lambda: merge([folder], tmp_path / "m"),
+        "run": lambda: run(longer, folder, backend="inline"),
+        "retry": lambda: run(longer, folder, backend="inline", retry_failed="all"),
+    }
+    with contextlib.closing(sqlite3.connect(folder / FILE, isolation_level=None)) as other:
+        other.execute("BEGIN EXCLUSIVE")
+        with pytest.raises(InputError, match="is locked by another program"):
+            asks[ask]()
+    asks[ask]()
+    assert not held_open(tmp_path)
+
+
+def test_a_reader_of_another_program_is_told_by_a_run(tmp_path, monkeypatch):
+    folder = run(build(), tmp_path / "a", backend="inline").path
+    monkeypatch.setattr("colora_theory.results.store.PATIENCE", 0.05)
+    with contextlib.closing(sqlite3.connect(folder / FILE, isolation_level=None)) as other:
+        other.execute("BEGIN")
+        other.execute("SELECT count(*) FROM trial").fetchone()
+        with pytest.raises(InputError, match="is locked by another program"):
+            run(build(run={"trials": 15}), folder, backend="inline")
+        assert status(folder)["rows"]
+    assert len(run(build(run={"trials": 15}), folder, backend="inline").frame()["trial"].unique()) == 15
 
 
 @pytest.mark.parametrize(

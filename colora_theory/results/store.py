@@ -14,6 +14,7 @@ import json
 import os
 import sqlite3
 import time
+import weakref
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,6 +24,7 @@ from colora_theory.errors import InputError, expect
 
 FILE: Final = "results.sqlite"
 LOCK: Final = ".lock"
+PATIENCE = 60.0  # seconds to wait for another program's lock on the file
 APPLICATION_ID: Final = 0x636F6C6F  # "colo"
 VERSION: Final = 1
 SCHEMA: Final = """
@@ -57,6 +59,26 @@ def locate(path: str | Path) -> Path:
     if not file.is_file():
         raise InputError(f"there are no results at {path}; give the folder of a run (it holds {FILE}).")
     return file
+
+
+class Connection(sqlite3.Connection):
+    """Closes its cursors with itself: one that the traceback of an error keeps would go on locking the file."""
+
+    def __init__(self, *arguments: Any, **settings: Any) -> None:
+        super().__init__(*arguments, **settings)
+        self._cursors: weakref.WeakSet[sqlite3.Cursor] = weakref.WeakSet()
+
+    def execute(self, *arguments: Any) -> sqlite3.Cursor:
+        """Execute a statement with a cursor of its own, and return that."""
+        cursor = self.cursor()
+        self._cursors.add(cursor)
+        return cursor.execute(*arguments)
+
+    def close(self) -> None:
+        """Close the cursors, then the file."""
+        for cursor in list(self._cursors):
+            cursor.close()
+        super().close()
 
 
 def connect(file: Path, *, write: bool = False) -> sqlite3.Connection:
@@ -106,13 +128,17 @@ def _open(file: Path, mode: str) -> sqlite3.Connection:
     uri = file.resolve().as_uri() + f"?mode={mode}"
     log = _log_of(file)
     has_log = log.is_file() and log.stat().st_size > 0
-    connection = sqlite3.connect(uri, uri=True, timeout=60.0, isolation_level=None)
+    connection = sqlite3.connect(uri, uri=True, timeout=PATIENCE, isolation_level=None, factory=Connection)
     connection.text_factory = _text
     try:
         connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
-    except sqlite3.Error as error:
+    except BaseException as error:
         connection.close()
-        if mode != "ro" or not isinstance(error, sqlite3.OperationalError):
+        if not isinstance(error, sqlite3.OperationalError):
+            raise
+        if _busy(error):
+            raise _unreadable(file, error) from None
+        if mode != "ro":
             raise
         if has_log:
             raise InputError(
@@ -120,7 +146,7 @@ def _open(file: Path, mode: str) -> sqlite3.Connection:
                 f"together with {log.name} to a folder of yours."
             ) from None
         # In a folder we may not write to, write-ahead mode has nowhere to put its index; read the file as it is.
-        connection = sqlite3.connect(uri + "&immutable=1", uri=True, isolation_level=None)
+        connection = sqlite3.connect(uri + "&immutable=1", uri=True, isolation_level=None, factory=Connection)
         connection.text_factory = _text
     return connection
 
@@ -177,7 +203,7 @@ def damage(file: Path) -> Iterator[None]:
     except InputError:
         raise
     except sqlite3.OperationalError as error:
-        raise InputError(f"{file} cannot be read: {error}.") from error
+        raise _unreadable(file, error) from error
     except (sqlite3.Error, *_TRIPS) as error:
         raise _damaged(file, error) from error
 
@@ -191,6 +217,20 @@ def malformed(file: Path) -> Iterator[None]:
         raise
     except sqlite3.DatabaseError as error:
         raise _damaged(file, error) from error
+
+
+def _busy(error: sqlite3.Error) -> bool:
+    """Whether another connection holds a lock; SQLite's extended codes add to the upper bytes."""
+    return getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_BUSY
+
+
+def _unreadable(file: Path, error: sqlite3.OperationalError) -> InputError:
+    if _busy(error):
+        return InputError(
+            f"{file} is locked by another program, and was for {PATIENCE:g} s; close it there, and give the same "
+            "command again."
+        )
+    return InputError(f"{file} cannot be read: {error}.")
 
 
 def _damaged(file: Path, error: Exception) -> InputError:

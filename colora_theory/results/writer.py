@@ -56,12 +56,12 @@ class Writer:
                 create(file, columns, about)
                 self._created = True
             self.connection = connect(file, write=True)
-            set_meta(self.connection, {"open": True})  # before the log, so that a copy without the log says so
             self.about = about
-            self.connection.execute(CHECKSUM)
-            self.connection.execute("PRAGMA journal_mode = WAL")
-            self.connection.execute("PRAGMA synchronous = NORMAL")
             with damage(file):
+                set_meta(self.connection, {"open": True})  # before the log, so that a copy without the log says so
+                self.connection.execute(CHECKSUM)
+                self.connection.execute("PRAGMA journal_mode = WAL")
+                self.connection.execute("PRAGMA synchronous = NORMAL")
                 self._prepare(study, about, hold)
             self._pending, self._committed, self._abandoned = 0, time.monotonic(), False
         except BaseException:
