@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
@@ -9,6 +11,7 @@ import pytest
 
 import colora_theory as ct
 from colora_theory.figures import draw as plots
+from colora_theory.figures import style
 from colora_theory.figures.annotations import crossing
 from colora_theory.figures.style import safe
 from colora_theory.studies import figure_kinds
@@ -128,6 +131,32 @@ def test_rows_and_columns_of_panels(results: ct.Results) -> None:
     plt.close(picture)
 
 
+CURVE = {"kind": "curve", "x": "num_samples", "y": "mean_user_error"}
+
+
+@pytest.mark.parametrize(
+    ("figure", "along"),
+    [
+        ({**CURVE, "col": "rank"}, 1),
+        ({**CURVE, "x": "estimator", "row": "rank", "col": "num_samples"}, 1),
+        ({"kind": "bars", "y": "mean_user_error", "row": "rank", "col": "num_samples"}, 0),
+    ],
+)
+def test_panels_that_share_a_logarithmic_axis_reach_as_far_as_their_error_bars(
+    results: ct.Results, figure: dict, along: int
+) -> None:
+    """Matplotlib 3.10 took the bars of the second panel for their logarithms: axes with decades of nothing."""
+    picture = drawn(results, figure)
+    for axes in picture.axes:
+        bars = [c for container in axes.containers for c in container[2]]
+        reached = np.concatenate([path.vertices[:, along] for bar in bars for path in bar.get_paths()])
+        shown = [np.asarray(line.get_xydata(), float)[:, along] for line in axes.lines]
+        everything = np.concatenate([reached, *shown])
+        limits = axes.dataLim.intervalx if along == 0 else axes.dataLim.intervaly
+        np.testing.assert_allclose(limits, [np.nanmin(everything), np.nanmax(everything)], rtol=1e-12)
+    plt.close(picture)
+
+
 def test_a_figure_says_what_it_was_drawn_for(results: ct.Results) -> None:
     picture = drawn(results, {"kind": "curve", "x": "num_samples", "y": "mean_user_error"})
     assert picture.axes[0].get_title() == "k = 5, d = 8, σ = 0.2; 3 trials"
@@ -165,6 +194,17 @@ def test_mathematics_is_set_and_prices_stay_prices() -> None:
     assert safe("cost $5, $x_1") == r"cost \$5, \$x_1"
     assert safe("a $x^2$ and $5") == r"a $x^2$ and \$5"
     assert safe("$x_1_2$") == r"\$x_1_2\$"
+
+
+def test_a_deprecation_inside_matplotlib_makes_no_text_of_mathematics(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The newest pyparsing warns of names that Matplotlib 3.10 uses; a sign that no font has is another matter."""
+
+    class Parser:
+        def parse(self, text: str) -> None:
+            warnings.warn("old name", DeprecationWarning if "r" in text else UserWarning, stacklevel=1)
+
+    monkeypatch.setattr(style, "_parser", Parser)
+    assert safe("rank $r$, $d$") == r"rank $r$, \$d\$"
 
 
 @pytest.mark.parametrize(

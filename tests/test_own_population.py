@@ -286,7 +286,7 @@ SELDOM = [
     lambda rng, n: pd.date_range("2020", periods=n),
     lambda rng, n: pd.Categorical(["a"] * n),
     lambda rng, n: rng.standard_normal(n) + 0j,
-    lambda rng, n: np.array([10**400] * n, dtype=object),
+    lambda rng, n: pd.Series([10**400] * n, dtype=object),  # pandas 2.1 cannot make a column of the array
 ]
 
 

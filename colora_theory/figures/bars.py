@@ -8,7 +8,7 @@ import matplotlib as mpl
 import numpy as np
 
 from colora_theory.figures.measures import measured
-from colora_theory.figures.panel import empty, quiet_log, spread
+from colora_theory.figures.panel import empty, ends, quiet_log, reaching, spread
 from colora_theory.figures.style import COLOURS, plain
 from colora_theory.figures.tables import chosen
 from colora_theory.studies.figure_kinds import FigureKind, register
@@ -57,20 +57,21 @@ class Bars(FigureKind):
         for y, text in zip(place, labels, strict=True):
             one = rows.loc[[text]]
             tied = bool((one["low"] <= best_high).iloc[0])
-            axes.errorbar(
-                one["mean"],
-                [y],
-                xerr=spread(one),
-                fmt="D" if tied else "o",
-                markerfacecolor=None if text == best or not tied else "none",
-                color=COLOURS[1] if tied else COLOURS[0],
-                capsize=2,
-                label="least in the panel"
-                if text == best
-                else "not told apart from it"
-                if tied
-                else "mean and 95 % interval",
-            )
+            with reaching(axes, ends(one["mean"], spread(one)), y):
+                axes.errorbar(
+                    one["mean"],
+                    [y],
+                    xerr=spread(one),
+                    fmt="D" if tied else "o",
+                    markerfacecolor=None if text == best or not tied else "none",
+                    color=COLOURS[1] if tied else COLOURS[0],
+                    capsize=2,
+                    label="least in the panel"
+                    if text == best
+                    else "not told apart from it"
+                    if tied
+                    else "mean and 95 % interval",
+                )
         positive = bool((rows["mean"].dropna() > 0).all())
         axes.set_xscale("log" if figure.log_x is not False and positive else "linear")
         if figure.log_x is not False and positive:

@@ -15,9 +15,11 @@ from colora_theory.figures.panel import (
     claim,
     dash,
     empty,
+    ends,
     groups,
     hue_colour,
     looks,
+    reaching,
     scales,
     spread,
 )
@@ -88,17 +90,20 @@ class Curve(FigureKind):
         for index, (text, rows) in enumerate(lines):
             rows = rows.sort_values(x) if numeric else rows
             beside = 0.12 * (index - 0.5 * (len(lines) - 1))  # names have room beside each other, numbers a place
-            axes.errorbar(
-                rows[x] if numeric else rows[x].map(places) + beside,
-                rows["mean"],
-                spread(rows, figure.log_y is not False),
-                fmt=look[text][1],
-                color=look[text][0],
-                markerfacecolor="none",  # two lines at one value: both are seen
-                capsize=2,
-                label="_" if direct else text + without(missing[missing["line"].astype(str) == text][x]),
-                zorder=3,
-            )
+            at = rows[x] if numeric else rows[x].map(places) + beside
+            lengths = spread(rows, figure.log_y is not False)
+            with reaching(axes, at, ends(rows["mean"], lengths)):
+                axes.errorbar(
+                    at,
+                    rows["mean"],
+                    lengths,
+                    fmt=look[text][1],
+                    color=look[text][0],
+                    markerfacecolor="none",  # two lines at one value: both are seen
+                    capsize=2,
+                    label="_" if direct else text + without(missing[missing["line"].astype(str) == text][x]),
+                    zorder=3,
+                )
         self._claims(axes, tables, table, look, places if not numeric else None)
         scales(axes, figure, table[x], numeric)
         if numeric:
@@ -160,7 +165,8 @@ class Curve(FigureKind):
                     axes.plot(rows[x], rows["value"], **style)
                 else:
                     at = rows[x].map(places)
-                    axes.hlines(rows["value"], at - 0.3, at + 0.3, **style)
+                    with reaching(axes, [at - 0.3, at + 0.3], rows["value"]):
+                        axes.hlines(rows["value"], at - 0.3, at + 0.3, **style)
                 number += not together and own is None
             number += together
             taken |= {own} if own else set()

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final
 
 import matplotlib as mpl
@@ -74,6 +76,24 @@ def spread(rows: pd.DataFrame, logarithmic: bool = False) -> Any:
         below = mean**2 / np.maximum(high, np.where(positive, mean, 1.0))
         low = np.where(positive & (low <= 0), below, low)
     return np.maximum(np.vstack([mean - low, high - mean]), 0.0)
+
+
+def ends(mean: Any, lengths: Any) -> Any:
+    """Where error bars of `lengths`, shape (2, n), end: shape (2, n)."""
+    return np.asarray(mean, float) + np.array([[-1.0], [1.0]]) * lengths
+
+
+@contextmanager
+def reaching(axes: Axes, x: Any, y: Any) -> Iterator[None]:
+    """Let what is drawn in the body reach these points, shapes that broadcast, and no others.
+
+    Before version 3.11 Matplotlib takes the lines of a collection (bars of errors, `hlines`) for their logarithms
+    on an axis that is logarithmic already, as that of the second of panels that share one is.
+    """
+    limits = axes.dataLim.frozen()
+    yield
+    axes.dataLim = limits
+    axes.update_datalim(np.column_stack([value.ravel() for value in np.broadcast_arrays(x, y)]))
 
 
 def claim(table: pd.DataFrame, name: str, more: str = "") -> str:

@@ -10,7 +10,7 @@ import numpy as np
 from colora_theory.errors import InputError
 from colora_theory.figures.curve import Curve
 from colora_theory.figures.measures import metric_of, named, with_axes
-from colora_theory.figures.panel import looks, spread
+from colora_theory.figures.panel import ends, looks, reaching, spread
 from colora_theory.figures.tables import chosen
 from colora_theory.studies.figure_kinds import register
 from colora_theory.verdicts.published import STATUSES, compare_published
@@ -75,18 +75,21 @@ class Published(Curve):
         look = self.looks or looks(tables["points"])
         for (text, verdict), rows in table.groupby(["line", "verdict"], sort=False):
             colour = look[str(text)][0] if str(text) in look else "#666666"
-            axes.errorbar(
-                rows[x],
-                rows["mean"],
-                spread(rows.fillna({"low": rows["mean"], "high": rows["mean"]}), self.figure.log_y is not False),
-                fmt=SHAPES[str(verdict)],
-                color="black",
-                markerfacecolor=colour,
-                markeredgecolor="black",
-                markeredgewidth=0.6,
-                elinewidth=0.6,
-                zorder=4,
-            )
+            known = rows.fillna({"low": rows["mean"], "high": rows["mean"]})
+            lengths = spread(known, self.figure.log_y is not False)
+            with reaching(axes, rows[x], ends(rows["mean"], lengths)):
+                axes.errorbar(
+                    rows[x],
+                    rows["mean"],
+                    lengths,
+                    fmt=SHAPES[str(verdict)],
+                    color="black",
+                    markerfacecolor=colour,
+                    markeredgecolor="black",
+                    markeredgewidth=0.6,
+                    elinewidth=0.6,
+                    zorder=4,
+                )
         for verdict in dict.fromkeys(table["verdict"]):
             marker = SHAPES[str(verdict)]
             axes.plot([], [], marker, color="#bbbbbb", markeredgecolor="black", label=f"published: {verdict}")

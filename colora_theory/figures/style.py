@@ -185,7 +185,8 @@ def safe(text: str) -> str:
     for found in re.finditer(r"(?<!\\)\$(?=[^\s$])([^$]*?[^\s$\\])\$(?!\d)", text):
         try:
             with warnings.catch_warnings():
-                warnings.simplefilter("error")
+                warnings.simplefilter("error")  # of signs that the font does not have
+                warnings.simplefilter("ignore", DeprecationWarning)  # between Matplotlib and pyparsing
                 _parser().parse(found.group(0))
         except Exception:
             continue
