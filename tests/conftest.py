@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import os
+from collections.abc import Iterator
 
 for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ.setdefault(_name, "1")
@@ -46,6 +48,24 @@ SHAPES = {
 def shape(request: pytest.FixtureRequest) -> dict[str, object]:
     """Keyword arguments of one Problem of SHAPES."""
     return dict(SHAPES[request.param])
+
+
+@pytest.fixture(autouse=True)
+def ran_one_by_one() -> Iterator[list[str]]:
+    """What made trials of this process run one by one that could run together: in a test that does not say so, a
+    defect that would cost users time and nobody would see.
+    """
+    log = logging.getLogger("colora_theory.engine.trial")
+    told: list[str] = []
+    listener = logging.Handler()
+    listener.emit = lambda record: told.append(record.getMessage())  # type: ignore[method-assign]
+    before = log.level
+    log.addHandler(listener)
+    log.setLevel(logging.DEBUG)
+    yield told
+    log.removeHandler(listener)
+    log.setLevel(before)
+    assert not told
 
 
 def draw(problem: ct.Problem, seed: int) -> tuple[ct.Truth, ct.Dataset]:

@@ -281,7 +281,9 @@ def test_guarantees_and_other_metrics_need_single_trials() -> None:
     assert stacked_trials.stack_size(hasty, segment) == 0
 
 
-def test_an_error_among_trials_together_is_told_trial_by_trial(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_error_among_trials_together_is_told_trial_by_trial(
+    monkeypatch: pytest.MonkeyPatch, ran_one_by_one: list[str]
+) -> None:
     recipe, segment = segment_of(PROBLEMS[0], ("altmin",), trials=3)
     expected = one_by_one(recipe, segment)
 
@@ -291,6 +293,8 @@ def test_an_error_among_trials_together_is_told_trial_by_trial(monkeypatch: pyte
     monkeypatch.setattr(recipe.estimators[0].cls, "fit_stacked", broken)
     with np.errstate(all="ignore"):
         rows = run_batch(recipe, segment)
+    assert ran_one_by_one == ["trials run one by one: ValueError: broken"]
+    ran_one_by_one.clear()
     assert [numbers(recipe, row) for row in rows] == [numbers(recipe, row) for row in expected]
 
 

@@ -7,8 +7,8 @@ estimators of a trial see the same truth and data.
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
+import logging
 import math
 import time
 from collections.abc import Sequence
@@ -37,6 +37,7 @@ from colora_theory.studies.study import Study, guarantee_of
 
 MESSAGE_LENGTH: Final = 500
 CHUNK_SECONDS: Final = 0.5
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -256,11 +257,16 @@ def batches(recipe: Recipe, segment: Segment) -> list[Segment]:
 
 
 def run_batch(recipe: Recipe, segment: Segment, fatal: tuple[type[Exception], ...] = ()) -> list[Row]:
-    """Run a batch together where that can be done, and by `run_trial` what that leaves undone."""
+    """Run a batch together where that can be done, and by `run_trial` what that leaves undone.
+
+    An error of the batch as a whole, which its trials then tell one by one or do not have, is logged as debugging.
+    """
     rows: list[Row] = []
     if stack_size(recipe, segment):
-        with contextlib.suppress(TrialTimeout, Exception):  # which the trials then tell one by one
+        try:
             rows = within(recipe.timeout, lambda: stacked_rows(recipe, segment))
+        except (TrialTimeout, Exception) as error:
+            _log.debug("trials run one by one: %s", describe(error))
     done = {(row.trial, row.estimator) for row in rows}
     for trial in segment.trials:
         left = tuple(index for index in segment.estimators if (trial, index) not in done)
