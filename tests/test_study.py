@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from dataclasses import dataclass
 
 import engine_fakes
@@ -290,3 +291,19 @@ def test_templates_refuse(tmp_path):
         templates.write(tmp_path / "x.toml", "phases")
     with pytest.raises(InputError, match="cannot write"):
         templates.write(tmp_path / "no" / "x.toml", "phase")
+
+
+@pytest.mark.parametrize("collects", [True, False])
+def test_reading_a_study_leaves_garbage_collection_as_it_was(collects: bool) -> None:
+    """It is off while cells are made, also where the making fails; a caller who switched it off keeps it off."""
+    tables = engine_fakes.study(estimator=[{"name": "altmin"}])
+    before = gc.isenabled()
+    try:
+        (gc.enable if collects else gc.disable)()
+        Study.from_dict(tables)
+        assert gc.isenabled() is collects
+        with pytest.raises(InputError, match="num_users"):
+            Study.from_dict({**tables, "grid": {"num_users": [5, -1]}})
+        assert gc.isenabled() is collects
+    finally:
+        (gc.enable if before else gc.disable)()
