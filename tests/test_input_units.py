@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterator
+
 import numpy as np
 import pytest
 
@@ -133,37 +136,65 @@ LAWS = [
 ]
 
 
-@pytest.mark.parametrize("name", ["altmin", "gauss_newton", "altgdmin", "fedrep"])
-def test_converged_is_stationary_on_problems_of_every_kind(name):
-    """Short steps, rising objectives and one lucky contraction were taken for convergence."""
-    rng = np.random.default_rng(3)
-    seen = broken = 0
-    for number in range(60):
+def problems_of_every_kind(seed: int, most: int = 60) -> Iterator[tuple[ct.Problem, ct.Dataset]]:
+    rng = np.random.default_rng(seed)
+    for number in range(most):
         d, k, n = int(rng.integers(4, 20)), int(rng.integers(3, 25)), int(rng.integers(4, 50))
         sizes = {"num_users": k, "num_samples": n, "dim_in": d, "dim_out": 1 + 2 * (number % 2)}
         noise = float(10 ** rng.uniform(-3, 0.3))
         problem = ct.Problem(rank=(2, 1), noise_std=noise, **sizes, **LAWS[number % 4])
-        found = ct.sample_data(problem, ct.sample_truth(problem, rng), rng)
-        fit = ct.estimators.get(name)(rank=(2, 1)).fit(found, np.random.default_rng(1))
-        spare = found.num_observations - (2 * (d - 2) + problem.dim_out - 1 + 2 * k)
-        if fit.status != "converged" or spare <= 0:
-            continue
-        rule = ct.estimators.get("altmin")(
-            rank=(2, 1),
-            input_subspace=fit.input_subspace,
-            output_subspace=fit.output_subspace,
-            restarts=0,
-            tol=0.0,
-            noise_tol=0.0,
-            inner_tol=0.0,
-            max_sweeps=10,
-        )
-        better = misfit(found, rule.fit(found, np.random.default_rng(0)))
-        promised = rule_noise(name) ** 2 * better / spare * (2 * (d - 2) + problem.dim_out - 1)
-        seen += 1
-        broken += misfit(found, fit) - better > 4 * promised + 1e-12 * float((found.responses**2).sum())
-    assert seen >= 30
-    assert broken == 0
+        yield problem, ct.sample_data(problem, ct.sample_truth(problem, rng), rng)
+
+
+def fall_over_promise(name: str, problem: ct.Problem, found: ct.Dataset) -> float:
+    """How far ten exact sweeps lower a converged objective, over (four times) what the stop rule allows; NaN for
+    another status.
+    """
+    fit = ct.estimators.get(name)(rank=(2, 1)).fit(found, np.random.default_rng(1))
+    shared = 2 * (problem.dim_in - 2) + problem.dim_out - 1
+    spare = found.num_observations - (shared + 2 * problem.num_users)
+    if fit.status != "converged" or spare <= 0:
+        return math.nan
+    rule = ct.estimators.get("altmin")(
+        rank=(2, 1),
+        input_subspace=fit.input_subspace,
+        output_subspace=fit.output_subspace,
+        restarts=0,
+        tol=0.0,
+        noise_tol=0.0,
+        inner_tol=0.0,
+        max_sweeps=10,
+    )
+    better = misfit(found, rule.fit(found, np.random.default_rng(0)))
+    promised = rule_noise(name) ** 2 * better / spare * shared
+    return (misfit(found, fit) - better) / (4 * promised + 1e-12 * float((found.responses**2).sum()))
+
+
+@pytest.mark.parametrize("name", ["altmin", "gauss_newton", "altgdmin", "fedrep"])
+def test_converged_is_stationary_on_problems_of_every_kind(name):
+    """Short steps, rising objectives and one lucky contraction were taken for convergence."""
+    falls = np.array([fall_over_promise(name, *drawn) for drawn in problems_of_every_kind(3)])
+    assert np.isfinite(falls).sum() >= 30
+    assert np.nanmax(falls) <= 1.0
+
+
+@pytest.mark.parametrize(("seed", "number"), [(106, 19), (119, 23), (132, 43), (205, 25), (220, 19)])
+def test_a_saddle_of_similar_users_is_no_limit(seed, number):
+    """Gauss-Newton came within a hundredth of one in three steps, or by steps that grew and shrank."""
+    *_, (problem, found) = problems_of_every_kind(seed, number + 1)
+    fit = ct.estimators.get("gauss_newton")(rank=(2, 1)).fit(found, np.random.default_rng(1))
+    assert fit.status == "converged"
+    assert fall_over_promise("gauss_newton", problem, found) <= 1.0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["altmin", "gauss_newton"])
+def test_converged_is_stationary_on_many_problems(name):
+    falls = np.array(
+        [fall_over_promise(name, *one) for seed in range(200, 240) for one in problems_of_every_kind(seed)]
+    )
+    assert np.isfinite(falls).sum() >= 2000
+    assert np.nanmax(falls) <= 1.0
 
 
 def rule_noise(name: str) -> float:

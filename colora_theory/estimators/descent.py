@@ -71,6 +71,7 @@ class SharedDescent(Estimator):
     #: Samples per row of a core, or equations per unknown that all users share, up to which a method's own sweeps
     #: can be short far from the limit, so that exact ones are asked before a fit is called converged.
     DOUBTED: ClassVar[float] = 0.0
+    SURE: ClassVar[float] = 0.2  #: contraction of the last step up to which such a method is taken at its word
 
     rank: int | tuple[int, int] | str | None = None
     start: str = "split_half"
@@ -248,6 +249,11 @@ class Run:
         sweeps, so that asking stays cheap.
         """
         doubted = self.counting.scarce(self.rule.DOUBTED, self.rule.DOUBTED)
+        if (
+            self.rule.DOUBTED
+        ):  # Gauss–Newton contracts slowly where misfit bends the objective: perhaps to a saddle
+            rates = [later / max(earlier, 1e-300) for earlier, later in pairwise(self.changes[-4:])]
+            doubted |= bool(rates) and (rates[-1] > self.rule.SURE or max(rates) >= 1.0)
         if not doubted or self.at_rounding or self.changes[-1] <= _ROUNDING:
             return True
         if self.sweeps < self.asked_again:
