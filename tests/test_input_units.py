@@ -178,7 +178,7 @@ def test_converged_is_stationary_on_problems_of_every_kind(name):
     assert np.nanmax(falls) <= 1.0
 
 
-@pytest.mark.parametrize(("seed", "number"), [(106, 19), (119, 23), (132, 43), (205, 25), (220, 19)])
+@pytest.mark.parametrize(("seed", "number"), [(106, 19), (119, 23), (132, 43), (205, 25), (220, 19), (413, 53)])
 def test_a_saddle_of_similar_users_is_no_limit(seed, number):
     """Gauss-Newton came within a hundredth of one in three steps, or by steps that grew and shrank."""
     *_, (problem, found) = problems_of_every_kind(seed, number + 1)

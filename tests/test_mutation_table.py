@@ -10,7 +10,8 @@ import colora_theory
 
 
 def test_every_mutation_still_applies() -> None:
-    assert run.problems(Path(colora_theory.__file__).parent) == []
+    package = Path(colora_theory.__file__).parent
+    assert run.problems(package) == []
     assert len(run.mutations()) >= 160
-    rooms = [files[0].relative_to(Path(colora_theory.__file__).parent).parts[0] for files in run.places().values()]
+    rooms = [files[0].relative_to(package).parts[0] for files in run.places(package).values()]
     assert {"model", "estimators", "guarantees", "verdicts", "engine"} <= set(rooms)

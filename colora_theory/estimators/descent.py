@@ -254,6 +254,7 @@ class Run:
         ):  # Gauss–Newton contracts slowly where misfit bends the objective: perhaps to a saddle
             rates = [later / max(earlier, 1e-300) for earlier, later in pairwise(self.changes[-4:])]
             doubted |= bool(rates) and (rates[-1] > self.rule.SURE or max(rates) >= 1.0)
+            doubted |= self.distance_left > self.target
         if not doubted or self.at_rounding or self.changes[-1] <= _ROUNDING:
             return True
         if self.sweeps < self.asked_again:

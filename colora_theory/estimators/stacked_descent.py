@@ -140,7 +140,8 @@ class StackedRun:
         stopped = left <= self.target
         clear = self.point.clear & (past[-1] > _ROUNDING) & (np.abs(left - self.target) > _NEAR * self.target)
         if self.rule.DOUBTED and len(past) > 1:  # where exact sweeps are asked
-            clear &= ~stopped | ((past[-1] <= self.rule.SURE * past[-2]) & (rate < 1.0))
+            sure = (past[-1] <= self.rule.SURE * past[-2]) & (rate < 1.0) & (own <= self.target)
+            clear &= ~stopped | sure
         if len(self.objectives) > 5:  # where rounding may have ended the run
             clear &= np.abs(self.objectives[-1] - self.objectives[-6]) > _ROUNDING * self.objectives[-6]
         if len(self.changes) > 5 and self.rule.restarts is None:  # where other starts compete
