@@ -9,6 +9,7 @@ import shutil
 import sqlite3
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import engine_fakes
@@ -44,52 +45,90 @@ RACE = """
 import sys, time
 from colora_theory.engine.run import run
 from colora_theory.errors import InputError
+from colora_theory.results.merge import merge
+from colora_theory.results.results import Results
+from colora_theory.results.status import status
 from colora_theory.studies.study import Study
+from colora_theory.verdicts.check import check
 
-study = Study.from_dict({"schema": 1, "name": "race", "seed": int(sys.argv[1]),
-    "problem": {"num_users": 3, "num_samples": 8, "dim_in": 3, "rank": 1},
+what, seed, folder, begin, rounds = sys.argv[1], int(sys.argv[2]), sys.argv[3], float(sys.argv[4]), sys.argv[5]
+study = Study.from_dict({"schema": 1, "name": "race", "seed": seed,
+    "problem": {"num_users": 3, "num_samples": 8, "dim_in": 3, "rank": 1, "noise_std": 0.1},
+    "guarantee": [{"name": "local_least_squares_risk"}],
     "estimator": [{"name": "full_finetuning"}], "metrics": {"use": ["parameter_error"]}, "run": {"trials": 5}})
-while time.time() < float(sys.argv[3]):
-    pass
-try:
-    run(study, sys.argv[2], backend="inline")
-    print("ran")
-except InputError as error:
-    print(error)
+for number in range(int(rounds)):
+    out = f"{folder}/{number}"
+    while time.time() < begin + 0.75 * number:
+        pass
+    try:
+        if what == "run":
+            run(study, out, backend="inline")
+        elif what == "merge":
+            merge([f"{folder}/source-{seed}"], out)
+        while what == "check":
+            try:
+                status(out), check(Results.open(out)), Results.open(out).summary()
+            except InputError as error:
+                if "there are no results" not in str(error):
+                    raise
+            if time.time() > begin + 0.75 * number + 0.4:
+                break
+        print("done")
+    except InputError as error:
+        print(" ".join(str(error).split()))
 """
 
 
-def race(folder: Path, number: int) -> None:
-    """Two studies started at one moment into one new folder: one runs, one is refused, nothing is mixed."""
-    import time
-
-    out, moment = folder / f"race-{number}", str(time.time() + 1.2)
-    command = [sys.executable, "-c", RACE]
+def race(folder: Path, first: str, second: str, rounds: int) -> None:
+    """Two processes that start at one moment, round after round, in one new folder: two studies never mix, one is
+    refused, and who reads meanwhile sees whole rows or is told that there are none.
+    """
+    folder.mkdir()
+    if "merge" in (first, second):
+        subprocess.run(
+            [sys.executable, "-c", RACE, "run", "1", str(folder / "a"), "0", "1"], check=True, timeout=120
+        )
+        subprocess.run(
+            [sys.executable, "-c", RACE, "run", "2", str(folder / "b"), "0", "1"], check=True, timeout=120
+        )
+        (folder / "a" / "0").rename(folder / "source-1")
+        (folder / "b" / "0").rename(folder / "source-2")
+    begin = str(time.time() + 2.0)
     both = [
-        subprocess.Popen([*command, str(seed), str(out), moment], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-        for seed in (1, 2)
+        subprocess.Popen(
+            [sys.executable, "-c", RACE, what, str(seed), str(folder), begin, str(rounds)],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for what, seed in ((first, 1), (second, 2))
     ]
-    said = [process.communicate(timeout=120) for process in both]
+    said = [process.communicate(timeout=120 + 3 * rounds) for process in both]
     assert [process.returncode for process in both] == [0, 0], said
-    texts = sorted(output.decode().strip() for output, _ in said)
-    assert texts.count("ran") == 1, texts
-    other = next(text for text in texts if text != "ran")
-    assert "another study" in other or "another process is writing" in other
-    connection = sqlite3.connect(out / FILE)
-    assert connection.execute("SELECT count(*) FROM trial").fetchone() == (5,)
-    connection.close()
-    assert Results.open(out).verify() == []
+    for number, ends in enumerate(zip(*(output.splitlines() for output, _ in said), strict=True)):
+        others = [text for text in ends if text != "done"]
+        assert len(others) == (second != "check"), ends
+        for other in others:
+            assert any(
+                text in other for text in ("another study", "another process is writing", "different studies")
+            )
+        with contextlib.closing(sqlite3.connect(folder / str(number) / FILE)) as connection:
+            assert connection.execute("SELECT count(*) FROM trial").fetchone() == (5,)
+        assert Results.open(folder / str(number)).verify() == []
 
 
-def test_two_studies_started_at_once_into_one_folder(tmp_path):
-    for number in range(3):
-        race(tmp_path, number)
+PAIRS = [("run", "run"), ("run", "merge"), ("merge", "merge"), ("run", "check"), ("merge", "check")]
+
+
+@pytest.mark.parametrize(("first", "second"), PAIRS)
+def test_two_processes_started_at_once_in_one_folder(tmp_path, first, second):
+    race(tmp_path / "race", first, second, 2)
 
 
 @pytest.mark.slow
-def test_many_races(tmp_path):
-    for number in range(250):
-        race(tmp_path, number)
+@pytest.mark.parametrize(("first", "second"), PAIRS)
+def test_many_races(tmp_path, first, second):
+    race(tmp_path / "race", first, second, 120)
 
 
 def test_a_changed_number_is_noticed(tmp_path):
