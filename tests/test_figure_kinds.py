@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -154,6 +155,20 @@ def test_panels_that_share_a_logarithmic_axis_reach_as_far_as_their_error_bars(
         everything = np.concatenate([reached, *shown])
         limits = axes.dataLim.intervalx if along == 0 else axes.dataLim.intervaly
         np.testing.assert_allclose(limits, [np.nanmin(everything), np.nanmax(everything)], rtol=1e-12)
+    plt.close(picture)
+
+
+@pytest.mark.parametrize(
+    "figure", [CURVE, {**CURVE, "x": "estimator", "col": "rank"}, {"kind": "bars", "y": "mean_user_error"}]
+)
+def test_one_trial_has_a_place_and_no_error_bar(tmp_path: Path, figure: dict) -> None:
+    wanted = study(figure, run={"trials": 1})
+    results = ct.run(wanted, out=tmp_path / "run", backend="inline")
+    picture = plots.draw_one(wanted, wanted.figures[0], tables(results, wanted))
+    picture.canvas.draw()
+    values = results.summary().query("metric == 'mean_user_error'")["mean"]
+    limits = [axes.get_xlim() if figure["kind"] == "bars" else axes.get_ylim() for axes in picture.axes]
+    assert min(low for low, _ in limits) < values.min() < values.max() < max(high for _, high in limits)
     plt.close(picture)
 
 

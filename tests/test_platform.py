@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import importlib.resources
 import socket
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -78,3 +80,20 @@ def test_nothing_asks_the_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
 def test_type_hints_are_shipped() -> None:
     assert importlib.resources.files("colora_theory").joinpath("py.typed").is_file()
+
+
+def test_a_script_that_ran_a_study_ends_without_a_word(tmp_path: Path) -> None:
+    """Its worker processes are stopped at exit, where Python 3.12 and later start no thread."""
+    script = f"""
+import colora_theory as ct
+study = ct.Study.from_dict({{"schema": 1, "name": "small", "seed": 1,
+    "problem": {{"num_users": 3, "num_samples": 8, "dim_in": 3, "rank": 1}},
+    "estimator": [{{"name": "full_finetuning"}}], "metrics": {{"use": ["parameter_error"]}},
+    "run": {{"trials": 4}}}})
+if __name__ == "__main__":
+    print(ct.run(study, out={str(tmp_path / "run")!r}, n_jobs=2, quiet=True).counts())
+"""
+    (tmp_path / "script.py").write_text(script, encoding="utf-8")
+    command = [sys.executable, str(tmp_path / "script.py")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    assert (done.returncode, done.stdout.strip(), done.stderr) == (0, "(4, 0)", "")

@@ -154,8 +154,12 @@ def _discard(slot: int) -> None:
     if slot in _executors:
         stop = partial(_executors.pop(slot).shutdown, wait=True, kill_workers=True)
         thread = threading.Thread(target=stop, daemon=True)
-        thread.start()
-        thread.join(timeout=STOP_SECONDS)
+        try:
+            thread.start()
+        except RuntimeError:  # since Python 3.12 none starts while the program ends, and loky has stopped by then
+            stop()
+        else:
+            thread.join(timeout=STOP_SECONDS)
 
 
 def _start_worker(parent: int) -> None:

@@ -79,8 +79,8 @@ def spread(rows: pd.DataFrame, logarithmic: bool = False) -> Any:
 
 
 def ends(mean: Any, lengths: Any) -> Any:
-    """Where error bars of `lengths`, shape (2, n), end: shape (2, n)."""
-    return np.asarray(mean, float) + np.array([[-1.0], [1.0]]) * lengths
+    """Where error bars of `lengths`, shape (2, n), end: shape (2, n); at the mean of one trial, which has none."""
+    return np.asarray(mean, float) + np.array([[-1.0], [1.0]]) * np.nan_to_num(lengths, nan=0.0)
 
 
 @contextmanager
