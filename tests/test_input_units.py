@@ -103,6 +103,21 @@ def test_correlated_inputs_do_not_stop_a_fit_early(name, condition):
     assert misfit(other, fitted(name, other)) <= reference * 1.002
 
 
+def ten_exact_sweeps(found: ct.Dataset, fit: ct.Fit, rank: int | tuple[int, int]) -> ct.Fit:
+    """Where exact alternating minimisation is ten sweeps after the subspaces of a fit."""
+    rule = ct.estimators.get("altmin")(
+        rank=rank,
+        input_subspace=fit.input_subspace,
+        output_subspace=fit.output_subspace,
+        restarts=0,
+        tol=0.0,
+        noise_tol=0.0,
+        inner_tol=0.0,
+        max_sweeps=10,
+    )
+    return rule.fit(found, np.random.default_rng(0))
+
+
 @pytest.mark.parametrize("name", ["altmin", "gauss_newton", "altgdmin", "fedrep"])
 @pytest.mark.parametrize("scale", SCALES, ids=str)
 def test_ten_more_sweeps_would_lower_the_objective_by_little(name, scale):
@@ -112,16 +127,7 @@ def test_ten_more_sweeps_would_lower_the_objective_by_little(name, scale):
         fit = fitted(name, found)
         if fit.status != "converged":
             continue
-        more = ct.estimators.get("altmin")(
-            rank=2,
-            input_subspace=fit.input_subspace,
-            output_subspace=fit.output_subspace,
-            restarts=0,
-            tol=0.0,
-            noise_tol=0.0,
-            inner_tol=0.0,
-            max_sweeps=10,
-        ).fit(found, np.random.default_rng(0))
+        more = ten_exact_sweeps(found, fit, 2)
         variance = misfit(found, fit) / found.num_observations
         freedom = 2 * 4 + found.num_users * 2
         # noise_tol = .05 (.1 for Gauss–Newton) of the statistical error: its square, of σ² per degree of freedom
@@ -155,17 +161,7 @@ def fall_over_promise(name: str, problem: ct.Problem, found: ct.Dataset) -> floa
     spare = found.num_observations - (shared + 2 * problem.num_users)
     if fit.status != "converged" or spare <= 0:
         return math.nan
-    rule = ct.estimators.get("altmin")(
-        rank=(2, 1),
-        input_subspace=fit.input_subspace,
-        output_subspace=fit.output_subspace,
-        restarts=0,
-        tol=0.0,
-        noise_tol=0.0,
-        inner_tol=0.0,
-        max_sweeps=10,
-    )
-    better = misfit(found, rule.fit(found, np.random.default_rng(0)))
+    better = misfit(found, ten_exact_sweeps(found, fit, (2, 1)))
     promised = rule_noise(name) ** 2 * better / spare * shared
     return (misfit(found, fit) - better) / (4 * promised + 1e-12 * float((found.responses**2).sum()))
 

@@ -249,9 +249,8 @@ class Run:
         sweeps, so that asking stays cheap.
         """
         doubted = self.counting.scarce(self.rule.DOUBTED, self.rule.DOUBTED)
-        if (
-            self.rule.DOUBTED
-        ):  # Gauss–Newton contracts slowly where misfit bends the objective: perhaps to a saddle
+        if self.rule.DOUBTED:
+            # Gauss–Newton contracts slowly where misfit bends the objective: perhaps to a saddle
             rates = [later / max(earlier, 1e-300) for earlier, later in pairwise(self.changes[-4:])]
             doubted |= bool(rates) and (rates[-1] > self.rule.SURE or max(rates) >= 1.0)
             doubted |= self.distance_left > self.target

@@ -29,7 +29,8 @@ class GaussNewton(SharedDescent):
                 accuracy follows the expected length of the step, so that noiseless errors square from step to
                 step; the step is halved until the objective falls. The distance to the limit, for the stop rule,
                 is the length of the preconditioned gradient over the smallest Ritz value of the last solve; where
-                samples are few, or the steps shorten slowly, two exact sweeps are asked as well.
+                samples are few, the steps shorten slowly, or that length is doubtful, two exact sweeps are asked
+                as well.
     Cost        One pass for the point and one per inner iteration, O(N d (r + p)) each.
     Source      Golub & Pereyra 1973 (variable projection, Kaufman's simplification); Luo & Zhang 2021
                 (arXiv 2104.12031) for the local quadratic convergence of Riemannian Gauss–Newton.
